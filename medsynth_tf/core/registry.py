@@ -1,0 +1,117 @@
+"""The table of methods. Only names stand here; a method's modules are imported when it is asked for."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from medsynth_tf.core.config import MethodConfig, read_yaml
+from medsynth_tf.core.errors import ConfigError
+from medsynth_tf.core.names import look_up
+
+
+@dataclasses.dataclass(frozen=True)
+class MethodInfo:
+    """What can be said of a method without importing it."""
+
+    slug: str
+    family: str
+    class_name: str
+    title: str
+    task: str
+    modality: str
+    reference: str
+
+    @property
+    def package(self) -> str:
+        """The dotted name of the method's package, which holds config.py and model.py."""
+        return f"medsynth_tf.methods.{self.family}.{self.slug}"
+
+    def config_class(self) -> type[MethodConfig]:
+        """The method's configuration class; importing it does not import TensorFlow."""
+        return getattr(importlib.import_module(f"{self.package}.config"), f"{self.class_name}Config")
+
+    def model_class(self) -> Any:
+        """The method's Keras model class."""
+        return getattr(importlib.import_module(f"{self.package}.model"), self.class_name)
+
+
+_METHODS = (
+    MethodInfo(
+        slug="semantic_retina",
+        family="translation",
+        class_name="SemanticRetina",
+        title="Synthesis of Diabetic Retina Fundus Images Using Semantic Label Generation",
+        task="label map to photograph",
+        modality="fundus",
+        reference="Son, Alansary, Rueckert, Kainz, Hou: Imperial College London, 2021; SPADE: Park et al., arXiv:1903.07291",
+    ),
+)
+METHODS: Mapping[str, MethodInfo] = {info.slug: info for info in _METHODS}
+
+
+def list_methods() -> list[MethodInfo]:
+    """All methods of the library, by slug."""
+    return [METHODS[slug] for slug in sorted(METHODS)]
+
+
+def method_info(slug: str) -> MethodInfo:
+    """What is known of the method.
+
+    Raises:
+        UnknownNameError: there is no such method; the nearest is named.
+    """
+    return look_up(METHODS, slug, "method")
+
+
+def configs_folder() -> Path:
+    """Where the profiles are: `$MEDSYNTH_CONFIGS`, the checkout's `configs/`, or the installed copy of it."""
+    candidates = [
+        Path(__file__).resolve().parents[2] / "configs",
+        Path(sys.prefix) / "share" / "medsynth_tf" / "configs",
+    ]
+    if "MEDSYNTH_CONFIGS" in os.environ:
+        candidates.insert(0, Path(os.environ["MEDSYNTH_CONFIGS"]))
+    for folder in candidates:
+        if folder.is_dir():
+            return folder
+    raise ConfigError(f"no folder of configurations found; looked at {', '.join(map(str, candidates))}")
+
+
+def load_config(slug: str, profile: str | Path = "small", overrides: Mapping[str, Any] | None = None) -> MethodConfig:
+    """A method's configuration.
+
+    Args:
+        slug: the method.
+        profile: `paper`, `small`, another file name in `configs/<slug>/`, or the path of a YAML file.
+        overrides: settings to replace, keys dotted: `{"training.epochs": 3}`.
+
+    Raises:
+        UnknownNameError: no such method. ConfigError: no such profile, or a setting that is not allowed.
+    """
+    config_class = method_info(slug).config_class()
+    path = Path(profile)
+    if path.suffix not in (".yaml", ".yml"):
+        folder = configs_folder() / slug
+        path = folder / f"{profile}.yaml"
+        if not path.is_file():
+            profiles = ", ".join(sorted(p.stem for p in folder.glob("*.yaml"))) or "none"
+            raise ConfigError(f"method '{slug}' has no profile '{profile}'; profiles: {profiles}")
+    return config_class.from_yaml(path, overrides)
+
+
+def load_any_config(path: str | Path, overrides: Mapping[str, Any] | None = None) -> MethodConfig:
+    """The configuration in a YAML file that names its own method (`method: slug`), as run folders and exports hold.
+
+    Raises:
+        ConfigError: the file names no method, or a setting is not allowed.
+    """
+    values = read_yaml(path)
+    if "method" not in values:
+        raise ConfigError(f"{path}: no 'method' entry says which method this configuration is for")
+    return method_info(values["method"]).config_class().from_mapping(values, overrides, origin=str(path))
