@@ -1,0 +1,34 @@
+"""Adversarial losses. All are means over what they are given; the train step divides by the number of replicas."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import tensorflow as tf
+
+
+def hinge_discriminator(real: tf.Tensor, fake: tf.Tensor) -> tf.Tensor:
+    """E[max(0, 1 - D(x))] + E[max(0, 1 + D(G(z)))] (Lim and Ye, arXiv:1705.02894, eq. 6), float32 scalar."""
+    real, fake = tf.cast(real, tf.float32), tf.cast(fake, tf.float32)
+    return tf.reduce_mean(tf.nn.relu(1.0 - real)) + tf.reduce_mean(tf.nn.relu(1.0 + fake))
+
+
+def hinge_generator(fake: tf.Tensor) -> tf.Tensor:
+    """-E[D(G(z))], float32 scalar."""
+    return -tf.reduce_mean(tf.cast(fake, tf.float32))
+
+
+def feature_matching(real: Sequence[Sequence[tf.Tensor]], fake: Sequence[Sequence[tf.Tensor]]) -> tf.Tensor:
+    """L1 between discriminator features of real and fake (Wang et al., arXiv:1711.11585, eq. 4), float32 scalar.
+
+    Summed over all layers of a scale but the last (the score), averaged over scales. Real features are detached.
+
+    Args:
+        real, fake: per scale, the list of that discriminator's outputs, score last.
+    """
+    total = tf.constant(0.0)
+    for real_scale, fake_scale in zip(real, fake):
+        for real_feature, fake_feature in zip(real_scale[:-1], fake_scale[:-1]):
+            target = tf.stop_gradient(tf.cast(real_feature, tf.float32))
+            total += tf.reduce_mean(tf.abs(target - tf.cast(fake_feature, tf.float32)))
+    return total / len(real)

@@ -1,0 +1,47 @@
+"""Exponential moving average of weights, which generators are sampled with."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+
+import tensorflow as tf
+
+
+class WeightAverage(tf.Module):
+    """average ← decay · average + (1 - decay) · weight, after each step; starts at the weights themselves.
+
+    Args:
+        variables: the weights to follow.
+        decay: in (0, 1).
+    """
+
+    def __init__(self, variables: Sequence[tf.Variable], decay: float):
+        super().__init__()
+        self.decay = decay
+        self._followed = list(variables)
+        self.averages = [
+            tf.Variable(tf.cast(v, tf.float32), trainable=False, name=f"average_{i}", aggregation=tf.VariableAggregation.MEAN)
+            for i, v in enumerate(self._followed)
+        ]
+
+    def update(self) -> None:
+        """One step, inside a train step and after the weights moved."""
+        for average, variable in zip(self.averages, self._followed):
+            average.assign_add((1.0 - self.decay) * (tf.cast(variable, tf.float32) - average))
+
+    def swap(self) -> None:
+        """Exchanges weights and averages."""
+        for average, variable in zip(self.averages, self._followed):
+            weight = tf.identity(variable)
+            variable.assign(average)
+            average.assign(weight)
+
+    @contextlib.contextmanager
+    def applied(self) -> Iterator[None]:
+        """Within the block the model has the averaged weights."""
+        self.swap()
+        try:
+            yield
+        finally:
+            self.swap()

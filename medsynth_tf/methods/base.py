@@ -1,0 +1,158 @@
+"""The contract of a method: a Keras model that knows its configuration, its data, its stages and its signatures."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow as tf
+
+from medsynth_tf.core.config import MethodConfig
+from medsynth_tf.core.errors import DataError
+from medsynth_tf.data.source import Source
+from medsynth_tf.methods.averaging import WeightAverage
+from medsynth_tf.methods.stage import Stage
+
+PRECISION_POLICIES = {"none": "float32", "float16": "mixed_float16", "bfloat16": "mixed_bfloat16"}
+
+
+class Method(tf.keras.Model):
+    """Base of all methods.
+
+    Subclasses build every variable in their constructor, and define `dataset`, `train_step`, `call`, `signatures` and
+    `example_inputs`; `stages` where training is more than one fit.
+
+    Args:
+        config: the method's configuration, an instance of `config_class`.
+    """
+
+    config_class: ClassVar[type[MethodConfig]]
+
+    def __init__(self, config: MethodConfig, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.config = config
+        self.average: WeightAverage | None = None
+
+    # -- configuration ------------------------------------------------------------------------------------------------------
+    def get_config(self) -> dict[str, Any]:
+        """{"config": the configuration as plain values}."""
+        return {"config": self.config.to_dict()}
+
+    @classmethod
+    def from_config(cls, config: Mapping[str, Any], custom_objects: Any = None) -> Method:
+        """The inverse of `get_config`."""
+        return cls(cls.config_class.from_dict(config["config"]))
+
+    # -- data ---------------------------------------------------------------------------------------------------------------
+    @classmethod
+    def dataset(
+        cls, source: Source, config: Any, split: str, seed: int = 0, first_step: int = 0, epochs: int | None = 1
+    ) -> tf.data.Dataset:
+        """Batches of named tensors for this method.
+
+        Args:
+            source: where records come from.
+            config: the method's configuration.
+            split: 'train' (shuffled, augmented, whole batches only), 'val', 'test' or 'all' (in order, not augmented).
+            seed: of order and augmentation.
+            first_step: batches to pass over, without reading them.
+            epochs: passes over the split; None for ever.
+        """
+        raise NotImplementedError(f"{cls.__name__} defines no dataset")
+
+    def stages(self, source: Source) -> list[Stage]:
+        """Training as a list of stages; by default one fit of the method on its training split, over `training.epochs`."""
+        return [self.stage("train", source)]
+
+    def stage(self, name: str, source: Source, callbacks: Sequence[tf.keras.callbacks.Callback] = ()) -> Stage:
+        """One fit of the method on the training split, validated on the validation split.
+
+        Raises:
+            DataError: the training split holds less than one batch.
+        """
+        config = self.config
+        fractions, batch = config.data.split_fractions, config.training.batch_size
+        available = len(source.split("train", fractions, config.seed))
+        if available < batch:
+            raise DataError(
+                f"the training split holds {available} records, less than one batch (training.batch_size = {batch})"
+            )
+        held_out = len(source.split("val", fractions, config.seed))
+        return Stage(
+            name=name,
+            model=self,
+            epochs=config.training.epochs,
+            steps_per_epoch=config.training.steps_per_epoch or available // batch,
+            batches=lambda first_step: self.dataset(source, config, "train", config.seed, first_step, epochs=None),
+            validation=(lambda: self.dataset(source, config, "val", config.seed)) if held_out else None,
+            callbacks=callbacks,
+        )
+
+    # -- optimisation -------------------------------------------------------------------------------------------------------
+    def make_adam(self, learning_rate: float, beta_1: float, beta_2: float) -> tf.keras.optimizers.Optimizer:
+        """Adam that clips the global norm after summing replicas, as the training configuration asks, with loss scaling for
+        float16."""
+        optimizer = tf.keras.optimizers.Adam(learning_rate, beta_1, beta_2, global_clipnorm=self.config.training.clip_norm)
+        return self.with_loss_scale(optimizer)
+
+    def with_loss_scale(self, optimizer: tf.keras.optimizers.Optimizer) -> tf.keras.optimizers.Optimizer:
+        """The optimiser, wrapped in dynamic loss scaling if the model computes in float16."""
+        scaled = isinstance(optimizer, tf.keras.mixed_precision.LossScaleOptimizer)
+        if self.config.training.mixed_precision == "float16" and not scaled:
+            return tf.keras.mixed_precision.LossScaleOptimizer(optimizer)
+        return optimizer
+
+    def replica_loss(self, loss: tf.Tensor, optimizer: tf.keras.optimizers.Optimizer) -> tf.Tensor:
+        """What a replica differentiates: its mean loss over the number of replicas (their gradients are summed), times the loss
+        scale if there is one."""
+        loss = loss / self.distribute_strategy.num_replicas_in_sync
+        if isinstance(optimizer, tf.keras.mixed_precision.LossScaleOptimizer):
+            loss = optimizer.get_scaled_loss(loss)
+        return loss
+
+    @staticmethod
+    def apply(
+        optimizer: tf.keras.optimizers.Optimizer, gradients: Sequence[tf.Tensor], variables: Sequence[tf.Variable]
+    ) -> None:
+        """Applies the gradients of a `replica_loss`."""
+        if isinstance(optimizer, tf.keras.mixed_precision.LossScaleOptimizer):
+            gradients = optimizer.get_unscaled_gradients(gradients)
+        optimizer.apply_gradients(zip(gradients, variables))
+
+    def averaged_weights(self) -> contextlib.AbstractContextManager[None]:
+        """Within the block the model has its averaged weights, if it keeps an average."""
+        return self.average.applied() if self.average is not None else contextlib.nullcontext()
+
+    # -- serving ------------------------------------------------------------------------------------------------------------
+    def signatures(self) -> dict[str, Callable[..., dict[str, tf.Tensor]]]:
+        """Named `tf.function`s with an input signature; `serving_default` is the method's main job."""
+        raise NotImplementedError(f"{type(self).__name__} defines no signatures")
+
+    def example_inputs(self) -> dict[str, dict[str, np.ndarray]]:
+        """One valid small request per signature, for warm-up and smoke tests."""
+        raise NotImplementedError(f"{type(self).__name__} defines no example inputs")
+
+    def preview(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Pictures to look at while training, from a validation batch: name → uint8 [B, H, W, 1 or 3], shown side by side."""
+        raise NotImplementedError(f"{type(self).__name__} defines no preview")
+
+    # -- saving -------------------------------------------------------------------------------------------------------------
+    def save(self, path: str | Path, **_: Any) -> None:
+        """Writes configuration, weights, averages and optimiser state to the folder `path`; `medsynth_tf.load` reads it."""
+        from medsynth_tf.methods.saving import save_method
+
+        save_method(self, path)
+
+
+@contextlib.contextmanager
+def precision(config: MethodConfig) -> Iterator[None]:
+    """Within the block new layers compute in the configuration's precision."""
+    before = tf.keras.mixed_precision.global_policy()
+    tf.keras.mixed_precision.set_global_policy(PRECISION_POLICIES[config.training.mixed_precision])
+    try:
+        yield
+    finally:
+        tf.keras.mixed_precision.set_global_policy(before)

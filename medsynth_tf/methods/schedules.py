@@ -1,0 +1,31 @@
+"""Learning-rate schedules by epoch. They depend on the epoch alone, so that a resumed run goes on exactly."""
+
+from __future__ import annotations
+
+import tensorflow as tf
+
+
+class LinearDecay(tf.keras.callbacks.Callback):
+    """Learning rates constant, then falling linearly to zero over the last `decay_epochs` (pix2pixHD, SPADE).
+
+    Args:
+        optimizers: with the learning rate each starts from.
+        epochs: of the whole stage, the decaying ones included.
+        decay_epochs: how many decay.
+    """
+
+    def __init__(self, optimizers: list[tuple[tf.keras.optimizers.Optimizer, float]], epochs: int, decay_epochs: int):
+        super().__init__()
+        self.optimizers, self.epochs, self.decay_epochs = optimizers, epochs, decay_epochs
+
+    def factor(self, epoch: int) -> float:
+        """Share of the first learning rate that epoch 0, 1, … trains with."""
+        constant = self.epochs - self.decay_epochs
+        if epoch < constant:
+            return 1.0
+        return 1.0 - (epoch - constant + 1) / (self.decay_epochs + 1)
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Sets the epoch's learning rates."""
+        for optimizer, start in self.optimizers:
+            optimizer.learning_rate.assign(start * self.factor(epoch))

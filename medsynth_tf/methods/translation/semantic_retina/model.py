@@ -1,0 +1,308 @@
+"""Stage 2 of the paper: hard label maps to photographs with SPADE, as one Keras model."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any, ClassVar
+
+import numpy as np
+import tensorflow as tf
+
+from medsynth_tf.data.source import Source
+from medsynth_tf.layers.initializers import layer_seed
+from medsynth_tf.losses.adversarial import feature_matching, hinge_discriminator, hinge_generator
+from medsynth_tf.losses.divergence import gaussian_kl
+from medsynth_tf.methods.averaging import WeightAverage
+from medsynth_tf.methods.base import Method
+from medsynth_tf.methods.schedules import LinearDecay
+from medsynth_tf.methods.stage import Stage
+from medsynth_tf.methods.translation.semantic_retina.config import SemanticRetinaConfig
+from medsynth_tf.methods.translation.semantic_retina.data import batches
+from medsynth_tf.methods.translation.semantic_retina.sampling import instance_map
+from medsynth_tf.networks.patchgan import MultiscaleDiscriminator
+from medsynth_tf.networks.spade_generator import SPADEGenerator, StyleEncoder
+from medsynth_tf.networks.vgg import VGG19Features, perceptual_loss
+from medsynth_tf.ops import labels as label_ops
+from medsynth_tf.ops import random
+
+
+class SemanticRetina(Method):
+    """Fundus photographs from label maps.
+
+    Call it on {"label_map": uint8 [B, S, S], "seed": int64 [B]} for images float32 [B, S, S, 3] in [-1, 1].
+
+    Args:
+        config: its settings; S is `image_size`, label codes index `labels`, 255 is outside the field of view.
+    """
+
+    config_class = SemanticRetinaConfig
+    config: SemanticRetinaConfig
+    LOSSES: ClassVar[tuple[str, ...]] = ("generator", "discriminator", "feature_matching", "perceptual", "l1", "kl")
+
+    def __init__(self, config: SemanticRetinaConfig, **kwargs: Any):
+        super().__init__(config, **kwargs)
+        size, seed = config.image_size, config.seed
+        self.edge_code = None if config.instance_label is None else config.labels.index(config.instance_label)
+        self.plane_channels = config.label_channels + (self.edge_code is not None)
+        generator = config.generator
+        self.generator = SPADEGenerator(
+            size,
+            filters=generator.filters,
+            hidden_filters=generator.hidden_filters,
+            norm=generator.norm,
+            upsampling=generator.upsampling,
+            styled=config.style.enabled,
+            seed=layer_seed(seed, "generator"),
+            name="generator",
+        )
+        self.discriminator = MultiscaleDiscriminator(
+            config.discriminator.scales,
+            config.discriminator.filters,
+            config.discriminator.layers,
+            seed=layer_seed(seed, "discriminator"),
+            name="discriminator",
+        )
+        self.encoder: StyleEncoder | None = None
+        if config.style.enabled:
+            self.encoder = StyleEncoder(
+                config.style.size,
+                config.style.filters,
+                config.style.image_size,
+                seed=layer_seed(seed, "encoder"),
+                name="encoder",
+            )
+        self.perceptual_network = None
+        if config.losses.perceptual > 0 and config.losses.perceptual_weights is not None:
+            self.perceptual_network = VGG19Features(config.losses.perceptual_weights, name="perceptual_network")
+        self.l1_weight = 0.0 if self.perceptual_network is not None else config.losses.l1
+        self.loss_means = {name: tf.keras.metrics.Mean(name=name) for name in self._losses_in_use()}
+        self._build_networks()
+        if config.training.ema_decay is not None:
+            self.average = WeightAverage(self.generator.trainable_variables, config.training.ema_decay)
+
+    def _losses_in_use(self) -> list[str]:
+        unused = set()
+        if self.perceptual_network is None:
+            unused.add("perceptual")
+        if self.l1_weight == 0.0:
+            unused.add("l1")
+        if self.encoder is None:
+            unused.add("kl")
+        return [name for name in self.LOSSES if name not in unused]
+
+    def _build_networks(self) -> None:
+        """Makes every variable now: a train step that made them would be traced twice."""
+        size = self.config.image_size
+        planes = tf.keras.Input([size, size, self.plane_channels])
+        image = tf.keras.Input([size, size, 3])
+        inputs = {"label": planes}
+        if self.encoder is not None:
+            inputs["style"] = tf.keras.Input([self.config.style.size])
+            self.encoder(image)
+        self.generator(inputs)
+        self.discriminator(tf.keras.Input([size, size, self.plane_channels + 3]))
+        self.built = True
+
+    # -- data and schedule --------------------------------------------------------------------------------------------------
+    @classmethod
+    def dataset(
+        cls,
+        source: Source,
+        config: SemanticRetinaConfig,
+        split: str,
+        seed: int = 0,
+        first_step: int = 0,
+        epochs: int | None = 1,
+    ) -> tf.data.Dataset:
+        """Batches {"image": uint8 [B, S, S, 3], "label_map": uint8 [B, S, S], "seed": int64 [B]}."""
+        return batches(source, config, split, seed, first_step, epochs)
+
+    def stages(self, source: Source) -> list[Stage]:
+        """The translation stage, with SPADE's learning-rate schedule."""
+        rates = self.config.optimiser
+        decay = LinearDecay(
+            [
+                (self.generator_optimizer, rates.generator_learning_rate),
+                (self.discriminator_optimizer, rates.discriminator_learning_rate),
+            ],
+            self.config.training.epochs,
+            rates.decay_epochs,
+        )
+        return [self.stage("translation", source, callbacks=[decay] if rates.decay_epochs else [])]
+
+    def compile(
+        self,
+        generator_optimizer: tf.keras.optimizers.Optimizer | None = None,
+        discriminator_optimizer: tf.keras.optimizers.Optimizer | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """As Keras's, with SPADE's two Adam optimisers unless others are given."""
+        rates, losses = self.config.optimiser, self.config.losses
+        if losses.perceptual > 0 and self.perceptual_network is None:
+            warnings.warn(
+                f"semantic_retina trains without its perceptual loss: losses.perceptual_weights names no file of VGG19 weights; "
+                f"L1 with weight {losses.l1} takes its place",
+                stacklevel=2,
+            )
+        self.generator_optimizer = self.with_loss_scale(
+            generator_optimizer or self.make_adam(rates.generator_learning_rate, rates.beta_1, rates.beta_2)
+        )
+        self.discriminator_optimizer = self.with_loss_scale(
+            discriminator_optimizer or self.make_adam(rates.discriminator_learning_rate, rates.beta_1, rates.beta_2)
+        )
+        kwargs.setdefault("jit_compile", self.config.training.jit_compile)
+        super().compile(optimizer=self.generator_optimizer, **kwargs)
+        self.generator_optimizer.build(self.generator_variables)
+        self.discriminator_optimizer.build(self.discriminator.trainable_variables)
+
+    @property
+    def generator_variables(self) -> list[tf.Variable]:
+        """What the generator's optimiser trains: generator and style encoder."""
+        encoder = self.encoder.trainable_variables if self.encoder is not None else []
+        return self.generator.trainable_variables + encoder
+
+    @property
+    def metrics(self) -> list[tf.keras.metrics.Metric]:
+        """Running means of the losses."""
+        return list(self.loss_means.values())
+
+    # -- forward ------------------------------------------------------------------------------------------------------------
+    def planes(self, label_map: tf.Tensor) -> tf.Tensor:
+        """Label map uint8 [B, S, S] → one-hot planes and, with `instance_label`, the edge plane: float32 [B, S, S, K]."""
+        planes = label_ops.one_hot(label_map, self.config.label_channels)
+        if self.edge_code is not None:
+            edges = label_ops.instance_edges(instance_map(label_map, self.edge_code))
+            planes = tf.concat([planes, edges], axis=-1)
+        return planes
+
+    def generate(self, planes: tf.Tensor, style: tf.Tensor | None, training: bool = False) -> tf.Tensor:
+        """Planes [B, S, S, K] and styles [B, N] → images float32 [B, S, S, 3] in [-1, 1]."""
+        inputs = {"label": planes}
+        if style is not None:
+            inputs["style"] = style
+        return self.generator(inputs, training=training)
+
+    def prior_style(self, seeds: tf.Tensor) -> tf.Tensor | None:
+        """Styles from N(0, I), one stream per seed, or None without the style encoder."""
+        return random.normal(seeds, (self.config.style.size,), "style") if self.encoder is not None else None
+
+    def call(self, inputs: dict[str, tf.Tensor], training: bool = False) -> tf.Tensor:
+        """{"label_map": uint8 [B, S, S], "seed": int64 [B]} → images float32 [B, S, S, 3] in [-1, 1]."""
+        return self.generate(self.planes(inputs["label_map"]), self.prior_style(inputs["seed"]), training)
+
+    def losses_of(self, batch: dict[str, tf.Tensor], training: bool) -> dict[str, tf.Tensor]:
+        """Every loss of a batch, unweighted float32 scalars; those that are not in use are left out.
+
+        One forward pass serves both players: fake and real go through the discriminator as one batch, and each player's gradient
+        is then taken of its own variables only.
+        """
+        planes = self.planes(batch["label_map"])
+        real = tf.cast(batch["image"], tf.float32) / 127.5 - 1.0
+        losses, style = {}, None
+        if self.encoder is not None:
+            mean, log_variance = self.encoder(real, training=training)
+            noise = random.normal(batch["seed"], (self.config.style.size,), "posterior")
+            style = mean + tf.exp(0.5 * log_variance) * noise
+            losses["kl"] = gaussian_kl(mean, log_variance)
+        fake = self.generate(planes, style, training)
+        pairs = tf.concat([tf.concat([planes, fake], -1), tf.concat([planes, real], -1)], 0)
+        outputs = self.discriminator(pairs, training=training)
+        on_fake = [[feature[: tf.shape(feature)[0] // 2] for feature in scale] for scale in outputs]
+        on_real = [[feature[tf.shape(feature)[0] // 2 :] for feature in scale] for scale in outputs]
+        scales = float(len(outputs))
+        losses["generator"] = tf.add_n([hinge_generator(scale[-1]) for scale in on_fake]) / scales
+        losses["discriminator"] = tf.add_n([hinge_discriminator(r[-1], f[-1]) for r, f in zip(on_real, on_fake)]) / scales
+        losses["feature_matching"] = feature_matching(on_real, on_fake)
+        if self.perceptual_network is not None:
+            losses["perceptual"] = perceptual_loss(self.perceptual_network, real, fake)
+        if self.l1_weight:
+            losses["l1"] = tf.reduce_mean(tf.abs(real - fake))
+        return losses
+
+    def generator_objective(self, losses: dict[str, tf.Tensor]) -> tf.Tensor:
+        """The weighted sum that the generator and the style encoder minimise."""
+        weights = self.config.losses
+        weight_of = {
+            "generator": 1.0,
+            "feature_matching": weights.feature_matching,
+            "perceptual": weights.perceptual,
+            "l1": self.l1_weight,
+            "kl": weights.kl,
+        }
+        return tf.add_n([weight_of[name] * loss for name, loss in losses.items() if name in weight_of])
+
+    # -- Keras steps --------------------------------------------------------------------------------------------------------
+    def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """One step of both players; returns the running means of the losses."""
+        with tf.GradientTape(persistent=True) as tape:
+            losses = self.losses_of(batch, training=True)
+            generator_loss = self.replica_loss(self.generator_objective(losses), self.generator_optimizer)
+            discriminator_loss = self.replica_loss(losses["discriminator"], self.discriminator_optimizer)
+        generator_gradients = tape.gradient(generator_loss, self.generator_variables)
+        discriminator_gradients = tape.gradient(discriminator_loss, self.discriminator.trainable_variables)
+        del tape
+        self.apply(self.generator_optimizer, generator_gradients, self.generator_variables)
+        self.apply(self.discriminator_optimizer, discriminator_gradients, self.discriminator.trainable_variables)
+        if self.average is not None:
+            self.average.update()
+        return self._record(losses)
+
+    def test_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """The same losses without learning."""
+        return self._record(self.losses_of(batch, training=False))
+
+    def _record(self, losses: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        for name, mean in self.loss_means.items():
+            mean.update_state(losses[name])
+        return {name: mean.result() for name, mean in self.loss_means.items()}
+
+    # -- serving and pictures -----------------------------------------------------------------------------------------------
+    def signatures(self) -> dict[str, Any]:
+        """`serving_default`: label_map uint8 [B, S, S], seed int64 [B] → image uint8 [B, S, S, 3]. With the style encoder also
+        `restyle`: label_map, style_image uint8 [B, S, S, 3] → image in the style of the other photograph."""
+        size, channels = self.config.image_size, self.config.label_channels
+        maps = tf.TensorSpec([None, size, size], tf.uint8, name="label_map")
+
+        def synthesize(label_map: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+            tf.debugging.assert_equal(tf.shape(label_map)[0], tf.shape(seed)[0], "label_map and seed differ in batch size")
+            label_map = label_ops.assert_valid(label_map, channels)
+            return {"image": to_pixels(self({"label_map": label_map, "seed": seed}))}
+
+        def restyle(label_map: tf.Tensor, style_image: tf.Tensor) -> dict[str, tf.Tensor]:
+            tf.debugging.assert_equal(
+                tf.shape(label_map)[0], tf.shape(style_image)[0], "label_map and style_image differ in batch size"
+            )
+            label_map = label_ops.assert_valid(label_map, channels)
+            mean, _ = self.encoder(tf.cast(style_image, tf.float32) / 127.5 - 1.0)
+            return {"image": to_pixels(self.generate(self.planes(label_map), mean))}
+
+        signatures = {
+            "serving_default": tf.function(synthesize, input_signature=[maps, tf.TensorSpec([None], tf.int64, name="seed")])
+        }
+        if self.encoder is not None:
+            image = tf.TensorSpec([None, size, size, 3], tf.uint8, name="style_image")
+            signatures["restyle"] = tf.function(restyle, input_signature=[maps, image])
+        return signatures
+
+    def example_inputs(self) -> dict[str, dict[str, np.ndarray]]:
+        """One request per signature: an all-retina label map."""
+        size = self.config.image_size
+        label_map = np.zeros([1, size, size], np.uint8)
+        examples = {"serving_default": {"label_map": label_map, "seed": np.zeros([1], np.int64)}}
+        if self.encoder is not None:
+            examples["restyle"] = {"label_map": label_map, "style_image": np.full([1, size, size, 3], 128, np.uint8)}
+        return examples
+
+    def preview(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Label map, synthetic and real photograph, each uint8 [B, S, S, 1 or 3]."""
+        grey = tf.cast(batch["label_map"], tf.int32)
+        step = 200 // max(1, len(self.config.labels))
+        grey = tf.where(grey == label_ops.BACKGROUND, 0, 55 + grey * step)
+        with self.averaged_weights():
+            image = to_pixels(self(batch))
+        return {"label map": tf.cast(grey, tf.uint8)[..., tf.newaxis], "synthetic": image, "real": batch["image"]}
+
+
+def to_pixels(image: tf.Tensor) -> tf.Tensor:
+    """[-1, 1] float → 0 … 255 uint8, rounded."""
+    return tf.cast(tf.round((tf.clip_by_value(tf.cast(image, tf.float32), -1.0, 1.0) + 1.0) * 127.5), tf.uint8)
