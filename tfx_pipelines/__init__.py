@@ -1,0 +1,1 @@
+"""TFX pipelines around the methods: ingest, validate, train, judge, push."""

@@ -56,6 +56,20 @@ class TrainingConfig(Settings):
 
 
 @dataclasses.dataclass(frozen=True)
+class EvaluationConfig(Settings):
+    """How a trained model is judged."""
+
+    samples: int = setting(64, help="synthetic images at most that are judged", minimum=2)
+    extractor_weights: str | None = setting(
+        None, help="file of InceptionV3 weights without top (Keras HDF5) for FID and KID; null: the documented stand-in"
+    )
+    gates: tuple[str, ...] = setting(
+        (),
+        help="what must hold before a model is pushed: 'metric >= 0.8', or 'metric >= 0.9 * baseline' against the last blessed one",
+    )
+
+
+@dataclasses.dataclass(frozen=True)
 class MethodConfig(Settings):
     """Base of every method's configuration; `slug` names the method in files."""
 
@@ -64,6 +78,7 @@ class MethodConfig(Settings):
     seed: int = setting(0, help="every random number of a run derives from it", minimum=0, maximum=2**31 - 1)
     data: DataConfig = setting(DataConfig)
     training: TrainingConfig = setting(TrainingConfig)
+    evaluation: EvaluationConfig = setting(EvaluationConfig)
 
     def to_yaml(self, path: str | Path) -> None:
         """Writes all settings, with the method's slug on top."""

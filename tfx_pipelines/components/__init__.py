@@ -1,0 +1,1 @@
+"""The components that TFX does not have."""

@@ -1,0 +1,53 @@
+"""Judges a trained model by its method's own metrics and blesses or refuses it, with reasons."""
+
+from __future__ import annotations
+
+import json
+import os
+
+from tfx import v1 as tfx
+from tfx.utils import path_utils
+
+from medsynth_tf.core.files import write_text
+from medsynth_tf.core.registry import load_any_config
+from medsynth_tf.data.open import open_source
+from medsynth_tf.evaluation.gates import judge
+from medsynth_tf.evaluation.run import evaluate_export
+
+
+@tfx.dsl.components.component
+def SynthesisEvaluator(
+    examples: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.Examples],
+    model: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.Model],
+    blessing: tfx.dsl.components.OutputArtifact[tfx.types.standard_artifacts.ModelBlessing],
+    evaluation: tfx.dsl.components.OutputArtifact[tfx.types.standard_artifacts.ModelEvaluation],
+    baseline: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.Model] = None,  # type: ignore[assignment]
+) -> None:
+    """Blesses the model if every gate of its configuration (`evaluation.gates`) holds.
+
+    Args:
+        examples: the held-out split is judged on, the training split is searched for memorised images.
+        model: from the Trainer.
+        blessing: blessed or not; `verdict.json` in it gives each gate with its value and limit.
+        evaluation: `metrics.json` and the report, for people.
+        baseline: the last blessed model, if there is one: judged on the same data, for gates relative to it.
+    """
+    folder = path_utils.serving_model_path(model.uri)
+    config = load_any_config(os.path.join(folder, "config.yaml"))
+    source = open_source(f"tfrecord:{examples.uri}")
+    metrics = evaluate_export(folder, source, evaluation.uri, config=config)
+    baseline_metrics = None
+    if baseline is not None:
+        baseline_folder = path_utils.serving_model_path(baseline.uri)
+        baseline_metrics = evaluate_export(baseline_folder, source, os.path.join(evaluation.uri, "baseline"), config=config)
+    verdict = judge(config.evaluation.gates, metrics, baseline_metrics)
+    write_text(os.path.join(blessing.uri, "verdict.json"), json.dumps(verdict.to_dict(), indent=2))
+    write_text(os.path.join(blessing.uri, "BLESSED" if verdict.passed else "NOT_BLESSED"), "")
+    blessing.set_int_custom_property("blessed", int(verdict.passed))
+    blessing.set_string_custom_property("reasons", "; ".join(verdict.reasons))
+    # LatestBlessedModelStrategy finds the model of a blessing by these
+    blessing.set_string_custom_property("current_model", model.uri)
+    blessing.set_int_custom_property("current_model_id", model.id)
+    if baseline is not None:
+        blessing.set_string_custom_property("baseline_model", baseline.uri)
+        blessing.set_int_custom_property("baseline_model_id", baseline.id)
