@@ -1,0 +1,296 @@
+"""The models and versions a server holds: polls their folders, loads what is new, unloads what is no longer wanted.
+
+A version that is wanted is loaded and warmed up before any other is unloaded, requests running on a version finish before it
+closes, and a version that cannot be loaded leaves the others serving.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import tensorflow as tf
+from grpc import StatusCode
+from tensorflow_serving.apis import get_model_status_pb2, model_pb2
+from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, ModelServerConfig
+
+from serving.server import storage
+from serving.server.servable import Servable
+from serving.server.status import StatusError, from_tensorflow
+
+log = logging.getLogger(__name__)
+State = get_model_status_pb2.ModelVersionStatus.State
+
+
+@dataclasses.dataclass
+class Version:
+    """One version of a model in its life START → LOADING → AVAILABLE → UNLOADING → END; `error` says why it never loaded."""
+
+    number: int
+    path: Path
+    state: int = State.START
+    error: StatusError | None = None
+    servable: Servable | None = None
+    requests: int = 0
+    stamp: frozenset[tuple[str, int, int]] = frozenset()  # of the files, when loading failed
+
+
+@dataclasses.dataclass
+class Model:
+    """A configured model and every version of it that was ever seen."""
+
+    config: ModelConfig
+    versions: dict[int, Version] = dataclasses.field(default_factory=dict)
+
+    def available(self) -> list[int]:
+        """Numbers of the versions that answer, ascending."""
+        return sorted(number for number, version in self.versions.items() if version.state == State.AVAILABLE)
+
+
+class Manager:
+    """Thread-safe; one thread polls and loads, others acquire and release versions."""
+
+    def __init__(self, poll_seconds: float = 1.0, load: Callable[[str, int, Path], Servable] = Servable):
+        """`poll_seconds` 0: look at the folders once, when configured. `load` makes a servable of (name, version, path)."""
+        self._poll_seconds = poll_seconds
+        self._load = load
+        self._models: dict[str, Model] = {}
+        self._changed = threading.Condition()  # guards every Version and the table of models
+        self._reconciling = threading.Lock()  # one pass at a time; held while loading, unlike _changed
+        self._stop = threading.Event()
+        self._poller: threading.Thread | None = None
+
+    # Configuration and life
+
+    def configure(self, config: ModelServerConfig) -> None:
+        """Takes over the list of models, and loads and unloads until it is served. The former list stays if it is refused.
+
+        Raises:
+            StatusError: INVALID_ARGUMENT, FAILED_PRECONDITION: the list is not allowed; UNKNOWN: a model has no version that
+                could be loaded.
+        """
+        listed = checked_models(config)
+        with self._changed:
+            for name, model_config in listed.items():
+                self._models.setdefault(name, Model(model_config)).config = model_config
+            removed = [model for name, model in self._models.items() if name not in listed]
+            for model in removed:
+                model.config = ModelConfig(name=model.config.name)  # no base path: nothing is aspired any more
+        self.reconcile()
+        with self._changed:
+            failures = [text for name in listed for text in _failures(self._models[name])]
+        if failures:
+            raise StatusError(
+                StatusCode.UNKNOWN, f"{len(failures)} servable(s) did not become available: {{{', '.join(failures)}}}"
+            )
+
+    def start_polling(self) -> None:
+        """Looks at the folders again every `poll_seconds`, until `stop`."""
+        if self._poll_seconds > 0:
+            self._poller = threading.Thread(target=self._poll, name="poll-versions", daemon=True)
+            self._poller.start()
+
+    def _poll(self) -> None:
+        while not self._stop.wait(self._poll_seconds):
+            try:
+                self.reconcile()
+            except Exception:
+                log.exception("polling the model folders failed; trying again in %s s", self._poll_seconds)
+
+    def stop(self) -> None:
+        """Ends polling and closes every version once its requests are done."""
+        self._stop.set()
+        if self._poller is not None:
+            self._poller.join()
+        with self._changed:
+            loaded = [version for model in self._models.values() for version in model.versions.values() if version.servable]
+        for version in loaded:
+            self._unload(version)
+
+    def reconcile(self) -> None:
+        """One pass over all models: find versions, load the wanted, then unload the unwanted."""
+        with self._reconciling:
+            for model in list(self._models.values()):
+                self._reconcile_model(model)
+
+    def _reconcile_model(self, model: Model) -> None:
+        config, wanted = model.config, {}
+        if config.base_path:
+            try:
+                wanted = storage.aspired(storage.find_versions(config.base_path), config.model_version_policy)
+            except OSError as error:
+                log.warning("model %s: cannot read its base path %s: %s", config.name, config.base_path, error.strerror)
+                return
+        for number in sorted(wanted):
+            version = model.versions.get(number)
+            if version is None or (version.state == State.END and self._worth_loading(version, wanted[number])):
+                version = Version(number, wanted[number])
+                with self._changed:
+                    model.versions[number] = version
+                self._load_version(config.name, version)
+        if wanted and not any(number in wanted for number in model.available()):
+            return  # nothing that is wanted can serve yet: keep what does
+        for number in model.available():
+            if number not in wanted:
+                threading.Thread(target=self._unload, args=(model.versions[number],), name="unload", daemon=True).start()
+
+    @staticmethod
+    def _worth_loading(version: Version, path: Path) -> bool:
+        """A version that ended well is wanted again; one that failed is tried again once its files have changed."""
+        return version.error is None or storage.stamp(path) != version.stamp
+
+    def _load_version(self, name: str, version: Version) -> None:
+        log.info("loading {name: %s version: %d} from %s", name, version.number, version.path)
+        self._set_state(version, State.LOADING)
+        version.stamp = storage.stamp(version.path)
+        try:
+            servable = self._load(name, version.number, version.path)
+        except Exception as error:
+            version.error = _as_status(error)
+            log.error("refused {name: %s version: %d}: %s", name, version.number, version.error.message)
+            self._set_state(version, State.END)
+            return
+        with self._changed:
+            version.servable = servable
+            version.state = State.AVAILABLE
+            self._changed.notify_all()
+        log.info("serving {name: %s version: %d}", name, version.number)
+
+    def _unload(self, version: Version) -> None:
+        with self._changed:
+            if version.state != State.AVAILABLE or version.servable is None:
+                return
+            version.state = State.UNLOADING
+            self._changed.notify_all()
+            self._changed.wait_for(lambda: version.requests == 0)
+            servable, version.servable = version.servable, None
+        servable.close()
+        self._set_state(version, State.END)
+        log.info("unloaded version %d of %s", version.number, version.path.parent)
+
+    def _set_state(self, version: Version, state: int) -> None:
+        with self._changed:
+            version.state = state
+            self._changed.notify_all()
+
+    # What the services ask
+
+    @contextlib.contextmanager
+    def servable(self, spec: model_pb2.ModelSpec) -> Iterator[Servable]:
+        """The version that `spec` chooses (number, label, or else the newest), held open during the block.
+
+        Raises:
+            StatusError: INVALID_ARGUMENT: no name, unknown label; NOT_FOUND: no such model or version; UNAVAILABLE: the
+                version was unloaded.
+        """
+        with self._changed:
+            version = self._choose(spec)
+            servable = version.servable
+            assert servable is not None
+            version.requests += 1
+        try:
+            yield servable
+        finally:
+            with self._changed:
+                version.requests -= 1
+                self._changed.notify_all()
+
+    def _choose(self, spec: model_pb2.ModelSpec) -> Version:
+        if not spec.name:
+            raise StatusError(StatusCode.INVALID_ARGUMENT, "ModelSpec has no name specified.")
+        model = self._models.get(spec.name)
+        versions = model.versions if model else {}
+        number = None
+        if spec.HasField("version"):
+            number = spec.version.value
+        elif spec.HasField("version_label"):
+            labels = model.config.version_labels if model else {}
+            if spec.version_label not in labels:
+                raise StatusError(StatusCode.INVALID_ARGUMENT, f"Unrecognized servable version label: {spec.version_label}")
+            number = labels[spec.version_label]
+        elif model and model.available():
+            number = model.available()[-1]
+        else:
+            raise StatusError(StatusCode.NOT_FOUND, f"Servable not found for request: Latest({spec.name})")
+        version = versions.get(number)
+        if version is None or version.state != State.AVAILABLE:
+            gone = version is not None and version.error is None and version.state in (State.UNLOADING, State.END)
+            raise StatusError(
+                StatusCode.UNAVAILABLE if gone else StatusCode.NOT_FOUND,
+                f"Servable not found for request: Specific({spec.name}, {number})",
+            )
+        return version
+
+    def statuses(self, spec: model_pb2.ModelSpec) -> list[Version]:
+        """Copies of the versions of a model (of one, where `spec` names it), newest first.
+
+        Raises:
+            StatusError: NOT_FOUND: none; INVALID_ARGUMENT: unknown label.
+        """
+        with self._changed:
+            model = self._models.get(spec.name)
+            versions = model.versions if model else {}
+            if not spec.HasField("version") and not spec.HasField("version_label"):
+                if not versions:
+                    raise StatusError(StatusCode.NOT_FOUND, f"Could not find any versions of model {spec.name}")
+                return [dataclasses.replace(versions[number]) for number in sorted(versions, reverse=True)]
+            number = spec.version.value
+            if spec.HasField("version_label"):
+                number = self._choose(spec).number
+            if number not in versions:
+                raise StatusError(StatusCode.NOT_FOUND, f"Could not find version {number} of model {spec.name}")
+            return [dataclasses.replace(versions[number])]
+
+    def wait_available(self, timeout: float) -> bool:
+        """Waits up to `timeout` seconds until every configured model has a version that answers; whether that is so."""
+        with self._changed:
+            return self._changed.wait_for(
+                lambda: all(model.available() for model in self._models.values() if model.config.base_path), timeout
+            )
+
+
+def checked_models(config: ModelServerConfig) -> dict[str, ModelConfig]:
+    """The models of a configuration by name.
+
+    Raises:
+        StatusError: the configuration is not one that this server can follow.
+    """
+    if config.WhichOneof("config") == "custom_model_config":
+        raise StatusError(StatusCode.INVALID_ARGUMENT, "ServerModelConfig type not supported: only model_config_list is")
+    models: dict[str, ModelConfig] = {}
+    for model in config.model_config_list.config:
+        if not model.name or not model.base_path:
+            raise StatusError(StatusCode.INVALID_ARGUMENT, f"model '{model.name}': both name and base_path must be given")
+        if model.name in models:
+            raise StatusError(StatusCode.INVALID_ARGUMENT, f"Illegal to list model {model.name} multiple times in config list")
+        if model.model_platform not in ("", "tensorflow"):
+            raise StatusError(
+                StatusCode.INVALID_ARGUMENT, f"model '{model.name}': platform '{model.model_platform}' is not 'tensorflow'"
+            )
+        models[model.name] = model
+    return models
+
+
+def _failures(model: Model) -> list[str]:
+    """Why nothing of `model` can be served, if versions were found and each of them failed."""
+    if model.available():
+        return []
+    return [
+        f"{{{{name: {model.config.name} version: {number}}} due to error: {version.error.message}}}"
+        for number, version in model.versions.items()
+        if version.error is not None
+    ]
+
+
+def _as_status(error: Exception) -> StatusError:
+    if isinstance(error, StatusError):
+        return error
+    if isinstance(error, tf.errors.OpError):
+        return from_tensorflow(error)
+    return StatusError(StatusCode.UNKNOWN, " ".join(str(error).split()) or type(error).__name__)
+
+

@@ -1,0 +1,48 @@
+"""Failures as gRPC statuses: the one exception of the server, and TensorFlow's errors code to code."""
+
+from __future__ import annotations
+
+import functools
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import tensorflow as tf
+
+log = logging.getLogger(__name__)
+_BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
+
+
+class StatusError(Exception):
+    """A failure that the client is told: a gRPC status code and one message."""
+
+    def __init__(self, code: grpc.StatusCode, message: str):
+        super().__init__(message)
+        self.code = code
+        self.message = message
+
+
+def from_tensorflow(error: tf.errors.OpError) -> StatusError:
+    """The same code; the message as the C++ runtime gave it, without the Python frames that Session.run adds."""
+    raw = error.__context__ if isinstance(error.__context__, tf.errors.OpError) else error
+    return StatusError(_BY_NUMBER.get(raw.error_code, grpc.StatusCode.UNKNOWN), raw.message)
+
+
+def answering(method: Callable[..., Any]) -> Callable[..., Any]:
+    """Wraps a servicer's method: failures become statuses, and nothing of a traceback reaches the client."""
+
+    @functools.wraps(method)
+    def answer(self: Any, request: Any, context: grpc.ServicerContext) -> Any:
+        try:
+            return method(self, request, context)
+        except StatusError as error:
+            status = error
+        except tf.errors.OpError as error:
+            status = from_tensorflow(error)
+        except Exception:
+            log.exception("%s failed", method.__name__)
+            status = StatusError(grpc.StatusCode.INTERNAL, "internal error; the server's log has the details")
+        context.abort(status.code, status.message)
+
+    return answer

@@ -1,0 +1,46 @@
+"""Which versions of a model a folder holds, and which of them its policy asks for."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from tensorflow_serving.config.file_system_storage_path_source_pb2 import FileSystemStoragePathSourceConfig
+
+VersionPolicy = FileSystemStoragePathSourceConfig.ServableVersionPolicy
+SAVED_MODEL_FILES = ("saved_model.pb", "saved_model.pbtxt")
+
+
+def find_versions(base_path: str) -> dict[int, Path]:
+    """The complete versions under `base_path` by number. Temporary and half-copied ones are passed over.
+
+    Raises:
+        OSError: `base_path` cannot be read; that says nothing about the versions, so nothing should be unloaded for it.
+    """
+    return {
+        int(path.name): path
+        for path in Path(base_path).iterdir()
+        if path.name.isdecimal() and any((path / file).is_file() for file in SAVED_MODEL_FILES)
+    }
+
+
+def aspired(versions: dict[int, Path], policy: VersionPolicy) -> dict[int, Path]:
+    """Those of `versions` that `policy` (latest n, all, specific; default: latest 1) wants served."""
+    choice = policy.WhichOneof("policy_choice")
+    if choice == "all":
+        return versions
+    if choice == "specific":
+        return {number: versions[number] for number in policy.specific.versions if number in versions}
+    count = policy.latest.num_versions or 1
+    return {number: versions[number] for number in sorted(versions)[-count:]}
+
+
+def stamp(path: Path) -> frozenset[tuple[str, int, int]]:
+    """Names, sizes and times of a version's files: differs once someone finishes or repairs a copy."""
+    found = []
+    for file in path.rglob("*"):
+        try:
+            info = file.stat()
+        except FileNotFoundError:  # removed while we look
+            continue
+        found.append((str(file.relative_to(path)), info.st_size, info.st_mtime_ns))
+    return frozenset(found)
