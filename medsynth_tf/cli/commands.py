@@ -1,0 +1,170 @@
+"""What each command does. Heavy imports stand inside the functions: `list` and `describe` must not wait for TensorFlow."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import typing
+from pathlib import Path
+from typing import Any
+
+from medsynth_tf.core import registry
+from medsynth_tf.core.config import MethodConfig, parse_overrides
+from medsynth_tf.core.settings import Settings
+
+REFUSED = 7
+INTERRUPTED = 130
+
+
+def _config(arguments: argparse.Namespace) -> MethodConfig:
+    return registry.load_config(arguments.method, arguments.profile, parse_overrides(arguments.overrides))
+
+
+def list_methods(arguments: argparse.Namespace) -> None:
+    """`medsynth list`."""
+    methods = registry.list_methods()
+    if arguments.json:
+        print(json.dumps([dataclasses.asdict(info) for info in methods], indent=2))
+        return
+    for info in methods:
+        print(f"{info.slug:22s} {info.modality:12s} {info.task:24s} {info.title}")
+
+
+def describe(arguments: argparse.Namespace) -> None:
+    """`medsynth describe`."""
+    info = registry.method_info(arguments.method)
+    print(f"{info.slug}: {info.title}\n{info.reference}\n{info.modality}, {info.task}\n\nsettings of profile '{arguments.profile}':")
+    _print_settings(_config(arguments), "")
+
+
+def _print_settings(settings: Settings, prefix: str) -> None:
+    kinds = typing.get_type_hints(type(settings))
+    for field in dataclasses.fields(settings):
+        value = getattr(settings, field.name)
+        if isinstance(value, Settings):
+            _print_settings(value, f"{prefix}{field.name}.")
+            continue
+        choices = typing.get_args(kinds[field.name]) if typing.get_origin(kinds[field.name]) is typing.Literal else ()
+        allowed = f" [{' | '.join(map(str, choices))}]" if choices else ""
+        shown = json.dumps(list(value)) if isinstance(value, tuple) else value
+        print(f"  {prefix + field.name + ' = ' + str(shown):58s} {field.metadata.get('help', '')}{allowed}")
+
+
+def ingest(arguments: argparse.Namespace) -> None:
+    """`medsynth ingest`."""
+    from medsynth_tf.data.ingest import ingest as run
+
+    manifest = run(
+        arguments.data,
+        Path(arguments.out),
+        shards=arguments.shards,
+        fractions=tuple(arguments.fractions),
+        seed=arguments.seed,
+        compression="GZIP" if arguments.compress else "",
+    )
+    counts = ", ".join(f"{split} {count}" for split, count in manifest["counts"].items())
+    print(f"{arguments.out}: {counts}; {manifest['rejected']} refused" + (" (see rejected.csv)" if manifest["rejected"] else ""))
+
+
+def train(arguments: argparse.Namespace) -> int:
+    """`medsynth train`."""
+    config = _config(arguments)
+    from medsynth_tf.data.open import open_source
+    from medsynth_tf.training.trainer import train as run
+
+    done = run(config, open_source(arguments.data), arguments.out, restart=arguments.restart)
+    if not done.finished:
+        print(f"interrupted; run the same command again to go on from the checkpoint in {arguments.out}")
+        return INTERRUPTED
+    print(f"trained model: {Path(arguments.out) / 'model'}")
+    return 0
+
+
+def evaluate(arguments: argparse.Namespace) -> int:
+    """`medsynth evaluate`."""
+    from medsynth_tf.data.open import open_source
+    from medsynth_tf.evaluation.gates import judge
+    from medsynth_tf.evaluation.run import evaluate_export, evaluate_model
+
+    source, model, out = open_source(arguments.data), Path(arguments.model), Path(arguments.out)
+    exported = (model / "saved_model.pb").is_file()
+    metrics = (evaluate_export if exported else evaluate_model)(model, source, out, split=arguments.split)
+    for name, value in metrics.items():
+        print(f"{name:32s} {value:.4g}" if isinstance(value, float) else f"{name:32s} {value}")
+    verdict = judge(registry.load_any_config(model / "config.yaml").evaluation.gates, metrics)
+    print("\n".join(verdict.reasons))
+    print(f"report: {out / 'report.html'}")
+    return 0 if verdict.passed else REFUSED
+
+
+def export(arguments: argparse.Namespace) -> None:
+    """`medsynth export`."""
+    from medsynth_tf.methods.saving import load
+    from medsynth_tf.training.export import export as run
+
+    model = load(arguments.model)
+    run_description = Path(arguments.model).parent / "run.json"
+    fingerprint = json.loads(run_description.read_text())["data"] if run_description.is_file() else None
+    print(run(model, arguments.out, name=arguments.name, data_fingerprint=fingerprint))
+
+
+def serve(arguments: argparse.Namespace) -> int:
+    """`medsynth serve`."""
+    from serving.server import main as run
+
+    return run(arguments.flags)
+
+
+def synthesize(arguments: argparse.Namespace) -> int:
+    """`medsynth synthesize`."""
+    from medsynth_tf.data.open import open_source
+    from serving.synthesize import synthesize as run
+
+    done = run(
+        server=arguments.server,
+        model=arguments.model,
+        source=open_source(arguments.data),
+        count=arguments.count,
+        folder=Path(arguments.out),
+        seed=arguments.seed,
+        formats=tuple(arguments.format or ("png",)),
+        batch_size=arguments.batch,
+    )
+    print(f"{done} images: {Path(arguments.out) / 'manifest.csv'}")
+    return 0
+
+
+def _pipeline_settings(arguments: argparse.Namespace) -> Any:
+    from tfx_pipelines.factory import PipelineSettings
+
+    beam = tuple(getattr(arguments, "beam", ()))
+    paths = {"root": Path(arguments.root).absolute(), "push_to": Path(arguments.push_to).absolute()}
+    return PipelineSettings(**paths, beam_args=beam) if beam else PipelineSettings(**paths)
+
+
+def pipeline_run(arguments: argparse.Namespace) -> int:
+    """`medsynth pipeline run`."""
+    config = _config(arguments)
+    from tfx_pipelines.runners.local import run
+
+    result = run(config, arguments.data, _pipeline_settings(arguments))
+    print("\n".join(result.reasons))
+    print(f"report: {result.evaluation / 'report.html'}")
+    print(f"pushed: {result.pushed}" if result.pushed else "refused: nothing was pushed")
+    return 0 if result.pushed else REFUSED
+
+
+def pipeline_compile(arguments: argparse.Namespace) -> None:
+    """`medsynth pipeline compile`."""
+    config = _config(arguments)
+    from tfx_pipelines.runners.kubeflow import compile_pipeline
+
+    print(compile_pipeline(config, arguments.data, _pipeline_settings(arguments), Path(arguments.out), arguments.image))
+
+
+def demo(arguments: argparse.Namespace) -> int:
+    """`medsynth demo`."""
+    from medsynth_tf.cli.demo import run
+
+    return run(arguments.data, Path(arguments.out), arguments.profile, parse_overrides(arguments.overrides))
