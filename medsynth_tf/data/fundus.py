@@ -12,7 +12,8 @@ from __future__ import annotations
 
 import numpy as np
 from scipy import fft, ndimage, signal
-from skimage import filters, morphology, transform
+from skimage import filters, transform
+from skimage.morphology import disk, remove_small_objects, white_tophat
 
 from medsynth_tf.core.errors import DataError
 
@@ -108,8 +109,8 @@ def segment_bright_lesions(rgb: np.ndarray, fov: np.ndarray | None = None, diame
     # Vessels count as outside: filled from their sides, or the retina between two of them would stand out as bright.
     contrast, working = _background_contrast(rgb[..., 1], fov, diameter, WORKING_DIAMETER, holes=vessels)
     contrast = ndimage.gaussian_filter(contrast, 0.002 * working)
-    footprint = morphology.disk(max(2, round(LESION_RADIUS * working)), decomposition="sequence")
-    spots = _resized(morphology.white_tophat(contrast, footprint), fov.shape)
+    footprint = disk(max(2, round(LESION_RADIUS * working)), decomposition="sequence")
+    spots = _resized(white_tophat(contrast, footprint), fov.shape)
     elsewhere = vessels | _grown(optic_disc(rgb, fov, diameter), 5 * spread)
     return _without_specks((spots > LESION_CONTRAST) & fov & ~elsewhere, LESION_SPECK * diameter**2)
 
@@ -134,8 +135,8 @@ def optic_disc(rgb: np.ndarray, fov: np.ndarray | None = None, diameter: float |
         margin = int(np.ceil(1.6 * size))
         rows, columns = np.ogrid[-margin : margin + 1, -margin : margin + 1]
         distance = np.hypot(rows, columns) / size
-        disc, ring = (distance <= 1.0).astype(np.float32), ((distance > 1.1) & (distance <= 1.6)).astype(np.float32)
-        template = disc / disc.sum() - ring / ring.sum()
+        inner, ring = distance <= 1.0, (distance > 1.1) & (distance <= 1.6)
+        template = inner / inner.sum() - ring / ring.sum()
         answer = signal.fftconvolve(np.pad(contrast, margin, mode="edge"), template, mode="valid")
         answer = np.where(inside, answer, -np.inf)
         if answer.max() > best:
@@ -173,12 +174,14 @@ def _background_contrast(
     fov: np.ndarray,
     diameter: float,
     limit: float,
+    *,
     sigma: float = BACKGROUND_SIGMA,
     holes: np.ndarray | None = None,
 ) -> tuple[np.ndarray, float]:
     """(brightness − background) / background at the working scale, and the diameter there, which is at most `limit`.
 
-    Beyond the field of view, in its dark rim and in `holes` stands the nearest value from elsewhere, so that edges are no ridges.
+    Beyond the field of view, in its dark rim and in `holes` stands the nearest value from elsewhere, so that no edge is
+    a ridge.
     """
     rim = max(2, round(RIM * diameter))
     depth = ndimage.distance_transform_edt(np.pad(fov, 1, mode="edge"))[1:-1, 1:-1]
@@ -225,4 +228,4 @@ def _grown(mask: np.ndarray, pixels: int) -> np.ndarray:
 
 
 def _without_specks(mask: np.ndarray, area: float) -> np.ndarray:
-    return morphology.remove_small_objects(mask, max(1, round(area)), connectivity=2)
+    return remove_small_objects(mask, max(1, round(area)), connectivity=2)

@@ -2,9 +2,9 @@
 
 The photograph is shrunk to four patches across, so that a patch shows a quarter of the retina's width and vessels of one to
 eight pixels, and labelled by the fixed filters of `medsynth_tf.data.fundus`. There is one photograph only, so the three splits
-are three regions of it: the left 11/16 train, and of the strip to the right the upper half validates and the lower half tests. A
-patch that reaches over a region's edge is dropped, so that no pixel is in two splits; a region counts as a patient. What is
-measured on such splits says how a method does on this eye, not on another.
+are three regions of it: the left 11/16 train, and of the strip to the right the upper half validates and the lower half tests.
+A patch that reaches over a region's edge is dropped, so that no pixel is in two splits; a region counts as a
+patient. What is measured on such splits says how a method does on this eye, not on another.
 """
 
 from __future__ import annotations
@@ -40,7 +40,9 @@ _PHOTOGRAPHS = {"retina": data.retina}
 class SkimageOptions(Settings):
     """Options of a `skimage:` source."""
 
-    size: int = setting(128, help="side of a patch in pixels; the photograph is shrunk to four of them", minimum=32, maximum=352)
+    size: int = setting(
+        128, help="side of a patch in pixels; the photograph is shrunk to four of them", minimum=32, maximum=352
+    )
     stride: int | None = setting(None, help="pixels from patch to patch; default: an eighth of the size", minimum=1)
 
 
