@@ -131,7 +131,8 @@ def test_m10_uniform_maps_keep_their_class_only_through_spade():
     convolution = tf.keras.layers.Conv2D(6, 3)
     reflected = [tf.pad(planes, [[0, 0], [1, 1], [1, 1], [0, 0]], "REFLECT") for planes in uniform]
     washed = [InstanceNormalization()(convolution(planes)).numpy() for planes in reflected]
-    np.testing.assert_array_equal(washed[0], washed[1])
+    # a constant has no variance: both are zero but for rounding, which the norm enlarges by 1/√ε
+    np.testing.assert_allclose(washed, np.zeros_like(washed), atol=3e-3)
     x = tf.random.stateless_normal([1, 8, 8, 6], [0, 1])
     spade = SPADE(16, "instance", seed=1)
     spade((x, uniform[0]))
