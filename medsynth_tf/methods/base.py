@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from medsynth_tf.core.config import MethodConfig
 from medsynth_tf.core.errors import DataError
+from medsynth_tf.data.schema import RecordRequirements
 from medsynth_tf.data.source import Source
 from medsynth_tf.methods.averaging import WeightAverage
 from medsynth_tf.methods.stage import Stage
@@ -49,19 +50,32 @@ class Method(tf.keras.Model):
     # -- data ---------------------------------------------------------------------------------------------------------------
     @classmethod
     def dataset(
-        cls, source: Source, config: Any, split: str, seed: int = 0, first_step: int = 0, epochs: int | None = 1
+        cls,
+        source: Source,
+        config: Any,
+        split: str,
+        seed: int = 0,
+        first_step: int = 0,
+        epochs: int | None = 1,
+        training: bool | None = None,
     ) -> tf.data.Dataset:
-        """Batches of named tensors for this method.
+        """Batches of named tensors for this method; among them the inputs of its signature `serving_default`.
 
         Args:
             source: where records come from.
             config: the method's configuration.
-            split: 'train' (shuffled, augmented, whole batches only), 'val', 'test' or 'all' (in order, not augmented).
+            split: 'train', 'val', 'test' or 'all'.
             seed: of order and augmentation.
             first_step: batches to pass over, without reading them.
             epochs: passes over the split; None for ever.
+            training: shuffled, augmented, whole batches only; by default for the split 'train'. Else in order and as they are.
         """
         raise NotImplementedError(f"{cls.__name__} defines no dataset")
+
+    @classmethod
+    def record_requirements(cls, config: Any) -> RecordRequirements:
+        """What records must have for this method; pipelines validate data against it."""
+        raise NotImplementedError(f"{cls.__name__} states no requirements")
 
     def stages(self, source: Source) -> list[Stage]:
         """Training as a list of stages; by default one fit of the method on its training split, over `training.epochs`."""

@@ -12,14 +12,19 @@ from medsynth_tf.ops.labels import assert_valid
 
 
 def batches(
-    source: Source, config: SemanticRetinaConfig, split: str, seed: int, first_step: int = 0, epochs: int | None = 1
+    source: Source,
+    config: SemanticRetinaConfig,
+    split: str,
+    seed: int,
+    first_step: int,
+    epochs: int | None,
+    training: bool,
 ) -> tf.data.Dataset:
     """Batches {"image": uint8 [B, S, S, 3], "label_map": uint8 [B, S, S], "seed": int64 [B]}.
 
     Raises:
         DataError: the split is empty, or records have no mask or no 8-bit image.
     """
-    training = split == "train"
     size, batch = config.image_size, config.training.batch_size
     keys = source.split(split, config.data.split_fractions, config.seed)
     if not keys:

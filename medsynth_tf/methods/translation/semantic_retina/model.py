@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
+from medsynth_tf.data.schema import RecordRequirements
 from medsynth_tf.data.source import Source
 from medsynth_tf.layers.initializers import layer_seed
 from medsynth_tf.losses.adversarial import feature_matching, hinge_discriminator, hinge_generator
@@ -113,9 +114,15 @@ class SemanticRetina(Method):
         seed: int = 0,
         first_step: int = 0,
         epochs: int | None = 1,
+        training: bool | None = None,
     ) -> tf.data.Dataset:
         """Batches {"image": uint8 [B, S, S, 3], "label_map": uint8 [B, S, S], "seed": int64 [B]}."""
-        return batches(source, config, split, seed, first_step, epochs)
+        return batches(source, config, split, seed, first_step, epochs, split == "train" if training is None else training)
+
+    @classmethod
+    def record_requirements(cls, config: SemanticRetinaConfig) -> RecordRequirements:
+        """8-bit photographs with a label map of the configured classes."""
+        return RecordRequirements(names=("mask",), mask_codes=len(config.labels) - 1)
 
     def stages(self, source: Source) -> list[Stage]:
         """The translation stage, with SPADE's learning-rate schedule."""
