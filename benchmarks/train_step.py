@@ -100,7 +100,12 @@ def main():
             taken = side.step()
             if index >= 3:  # the first steps trace, allocate and choose algorithms
                 seconds[name].append(taken)
-    result = {"profile": arguments.profile, "batch": config.training.batch_size, "size": config.image_size, "threads": arguments.threads}
+    result = {
+        "profile": arguments.profile,
+        "batch": config.training.batch_size,
+        "size": config.image_size,
+        "threads": arguments.threads,
+    }
     result["median_seconds"] = {name: statistics.median(values) for name, values in seconds.items()}
     for name, median in result["median_seconds"].items():
         print(f"{name:12s} {1000 * median:8.1f} ms a step (median of {arguments.steps})")

@@ -29,7 +29,10 @@ class Block(nn.Module):
     def __init__(self, features, filters, planes, hidden, norm):
         super().__init__()
         middle = min(features, filters)
-        self.spade_0, self.conv_0 = SPADE(features, planes, hidden, norm), spectral_norm(nn.Conv2d(features, middle, 3, padding=1))
+        self.spade_0, self.conv_0 = (
+            SPADE(features, planes, hidden, norm),
+            spectral_norm(nn.Conv2d(features, middle, 3, padding=1)),
+        )
         self.spade_1, self.conv_1 = SPADE(middle, planes, hidden, norm), spectral_norm(nn.Conv2d(middle, filters, 3, padding=1))
         self.learned = features != filters
         if self.learned:
@@ -93,7 +96,11 @@ class Encoder(nn.Module):
         layers, channels = [], 3
         for multiple in (1, 2, 4, 8, 8, 8):
             width = multiple * filters
-            layers += [spectral_norm(nn.Conv2d(channels, width, 3, 2, 1, bias=False)), nn.InstanceNorm2d(width), nn.LeakyReLU(0.2)]
+            layers += [
+                spectral_norm(nn.Conv2d(channels, width, 3, 2, 1, bias=False)),
+                nn.InstanceNorm2d(width),
+                nn.LeakyReLU(0.2),
+            ]
             channels = width
         self.size, self.layers = size, nn.Sequential(*layers)
         flat = channels * (size // 64) ** 2

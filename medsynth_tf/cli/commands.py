@@ -34,7 +34,9 @@ def list_methods(arguments: argparse.Namespace) -> None:
 def describe(arguments: argparse.Namespace) -> None:
     """`medsynth describe`."""
     info = registry.method_info(arguments.method)
-    print(f"{info.slug}: {info.title}\n{info.reference}\n{info.modality}, {info.task}\n\nsettings of profile '{arguments.profile}':")
+    print(
+        f"{info.slug}: {info.title}\n{info.reference}\n{info.modality}, {info.task}\n\nsettings of profile '{arguments.profile}':"
+    )
     _print_settings(_config(arguments), "")
 
 
@@ -64,7 +66,9 @@ def ingest(arguments: argparse.Namespace) -> None:
         compression="GZIP" if arguments.compress else "",
     )
     counts = ", ".join(f"{split} {count}" for split, count in manifest["counts"].items())
-    print(f"{arguments.out}: {counts}; {manifest['rejected']} refused" + (" (see rejected.csv)" if manifest["rejected"] else ""))
+    print(
+        f"{arguments.out}: {counts}; {manifest['rejected']} refused" + (" (see rejected.csv)" if manifest["rejected"] else "")
+    )
 
 
 def train(arguments: argparse.Namespace) -> int:

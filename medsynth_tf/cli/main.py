@@ -56,7 +56,11 @@ def make_parser() -> argparse.ArgumentParser:
         name: str, run: Callable[[argparse.Namespace], int | None], help: str, example: str, under=subparsers
     ) -> argparse.ArgumentParser:
         added = under.add_parser(
-            name, help=help, description=help, epilog=f"example:\n  {example}", formatter_class=argparse.RawDescriptionHelpFormatter
+            name,
+            help=help,
+            description=help,
+            epilog=f"example:\n  {example}",
+            formatter_class=argparse.RawDescriptionHelpFormatter,
         )
         added.set_defaults(run=run)
         return added
@@ -64,7 +68,12 @@ def make_parser() -> argparse.ArgumentParser:
     def add_config(to: argparse.ArgumentParser) -> None:
         to.add_argument("--profile", default="small", help="'paper', 'small' or a YAML file (default: small)")
         to.add_argument(
-            "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="replace a setting; may be repeated"
+            "--set",
+            action="append",
+            default=[],
+            metavar="KEY=VALUE",
+            dest="overrides",
+            help="replace a setting; may be repeated",
         )
 
     def add_data(to: argparse.ArgumentParser) -> None:
@@ -87,7 +96,12 @@ def make_parser() -> argparse.ArgumentParser:
     added.add_argument("--out", required=True, help="folder for the shards, manifest.json and rejected.csv")
     added.add_argument("--shards", type=_positive, default=4, help="files per split (default: 4)")
     added.add_argument(
-        "--fractions", type=float, nargs=3, default=(0.8, 0.1, 0.1), metavar=("TRAIN", "VAL", "TEST"), help="default: 0.8 0.1 0.1"
+        "--fractions",
+        type=float,
+        nargs=3,
+        default=(0.8, 0.1, 0.1),
+        metavar=("TRAIN", "VAL", "TEST"),
+        help="default: 0.8 0.1 0.1",
     )
     added.add_argument("--seed", type=int, default=0, help="of the split")
     added.add_argument("--compress", action="store_true", help="GZIP the shards")
@@ -163,7 +177,9 @@ def make_parser() -> argparse.ArgumentParser:
     add_config(added)
     added.add_argument("--root", required=True, help="folder of artifacts, metadata and runs")
     added.add_argument("--push-to", required=True, help="base path of the served model")
-    added.add_argument("--beam", action="append", default=[], metavar="OPTION", help="option for Beam, e.g. --beam=--runner=FlinkRunner")
+    added.add_argument(
+        "--beam", action="append", default=[], metavar="OPTION", help="option for Beam, e.g. --beam=--runner=FlinkRunner"
+    )
     added = command(
         "compile",
         commands.pipeline_compile,
@@ -185,7 +201,9 @@ def make_parser() -> argparse.ArgumentParser:
         "The main job on real photographs: pipeline, server, 16 synthetic images as PNG and DICOM, report.",
         "medsynth demo --out runs/demo --data folder:/data/DRIVE",
     )
-    added.add_argument("--data", default=None, metavar="SOURCE", help=f"{SOURCE_HELP} (default: the photograph in scikit-image)")
+    added.add_argument(
+        "--data", default=None, metavar="SOURCE", help=f"{SOURCE_HELP} (default: the photograph in scikit-image)"
+    )
     added.add_argument("--out", default="runs/demo", help="folder of everything that it makes (default: runs/demo)")
     add_config(added)
     return parser

@@ -25,8 +25,7 @@ class DataConfig(Settings):
     )
     flip_horizontal: bool = setting(True, help="random left-right flips of training examples")
     flip_vertical: bool = setting(False, help="random up-down flips of training examples")
-    cache: bool = setting(False, help="keep decoded examples in memory after the first epoch; for small sets only")
-    shuffle_buffer: int = setting(1024, help="records held for shuffling when a source can only be read in order", minimum=1)
+    cache: bool = setting(False, help="prepare each training example once and keep it in memory; for small sets only")
 
     def check(self) -> None:
         """Split fractions sum to one and leave something to train on."""

@@ -70,13 +70,13 @@ def _tfrecord(spec: SourceSpec) -> Source:
 def _phantom(spec: SourceSpec) -> Source:
     from medsynth_tf.data.phantoms import open_phantom
 
-    return open_phantom(spec)
+    return open_phantom(spec.path, spec.options)
 
 
 def _skimage(spec: SourceSpec) -> Source:
     from medsynth_tf.data.skimage_source import SkimageSource
 
-    return _constructed(SkimageSource, spec)
+    return SkimageSource(spec.path, **spec.options)
 
 
 def _constructed(kind: Callable[..., Source], spec: SourceSpec) -> Source:

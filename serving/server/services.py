@@ -30,9 +30,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         self._manager = manager
 
     @answering
-    def Predict(
-        self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext
-    ) -> predict_pb2.PredictResponse:
+    def Predict(self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext) -> predict_pb2.PredictResponse:
         """Runs a signature; within the caller's deadline, and not at all if that has passed in the queue."""
         _require_spec(request)
         timeout_ms = _remaining_ms(context)

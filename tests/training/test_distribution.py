@@ -75,7 +75,12 @@ def test_two_workers_equal_one_device_and_only_the_chief_writes(one_device, tmp_
             ports.append(probe.getsockname()[1])
     cluster = {"worker": [f"127.0.0.1:{port}" for port in ports]}
     workers = [
-        start(1, "multi_worker", tmp_path / "run", TF_CONFIG=json.dumps({"cluster": cluster, "task": {"type": "worker", "index": i}}))
+        start(
+            1,
+            "multi_worker",
+            tmp_path / "run",
+            TF_CONFIG=json.dumps({"cluster": cluster, "task": {"type": "worker", "index": i}}),
+        )
         for i in range(2)
     ]
     outcomes = [result(worker) for worker in workers]

@@ -56,7 +56,9 @@ def test_versions_count_up_and_ignore_other_names(model, tmp_path):
 
 
 def test_warmup_file_parses_and_names_the_model(exported):
-    logs = [prediction_log_pb2.PredictionLog.FromString(r.numpy()) for r in tf.data.TFRecordDataset(str(exported / WARMUP_FILE))]
+    logs = [
+        prediction_log_pb2.PredictionLog.FromString(r.numpy()) for r in tf.data.TFRecordDataset(str(exported / WARMUP_FILE))
+    ]
     requests = {log.predict_log.request.model_spec.signature_name: log.predict_log.request for log in logs}
     assert set(requests) == {"serving_default", "spin"}
     assert requests["spin"].model_spec.name == "tiny"

@@ -26,7 +26,14 @@ TINY = {
     "generator": {"filters": 2, "hidden_filters": 4},
     "style": {"size": 4, "filters": 2},
     "discriminator": {"filters": 4},
-    "training": {"batch_size": 2, "epochs": 4, "steps_per_epoch": 6, "checkpoint_steps": 5, "image_steps": 12, "ema_decay": 0.9},
+    "training": {
+        "batch_size": 2,
+        "epochs": 4,
+        "steps_per_epoch": 6,
+        "checkpoint_steps": 5,
+        "image_steps": 12,
+        "ema_decay": 0.9,
+    },
 }
 
 

@@ -1,0 +1,46 @@
+"""From a source to prepared examples, read as they are needed or kept in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+
+from medsynth_tf.data.source import RecordKey, Source, stream_order
+
+Example = dict[str, tf.Tensor]
+
+
+def prepared_stream(
+    source: Source,
+    keys: Sequence[RecordKey],
+    prepare: Callable[[Example], Example],
+    *,
+    seed: int,
+    shuffle: bool,
+    epochs: int | None,
+    skip: int = 0,
+    cache: bool = False,
+) -> tf.data.Dataset:
+    """`source.stream` with `prepare` applied to each record.
+
+    Args:
+        source, keys, seed, shuffle, epochs, skip: as for `Source.stream`.
+        prepare: a graph function from a record's tensors to an example's; `index` is handed on.
+        cache: read and prepare each record once, now, and keep the examples in memory, which must all have one shape. For sets
+            that are small after preparation: memory grows with their number.
+    """
+    if not cache:
+        records = source.stream(keys, seed=seed, shuffle=shuffle, epochs=epochs, skip=skip)
+        return records.map(
+            lambda record: {**prepare(record), "index": record["index"]},
+            num_parallel_calls=tf.data.AUTOTUNE,
+            deterministic=True,
+        )
+    once = source.stream(keys, shuffle=False, epochs=1).map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
+    kept = once.batch(len(keys)).get_single_element()
+
+    def example(index: tf.Tensor, position: tf.Tensor) -> Example:
+        return {**{name: tf.gather(values, position) for name, values in kept.items()}, "index": index}
+
+    return stream_order(len(keys), seed, shuffle, epochs, skip).map(example, num_parallel_calls=tf.data.AUTOTUNE)
