@@ -1,4 +1,4 @@
-"""Fréchet and kernel distances between feature sets: the one module that touches tensorflow-gan, which is maintained no more."""
+"""Fréchet and kernel distances between feature sets: the one module that touches tensorflow-gan, now unmaintained."""
 
 from __future__ import annotations
 
