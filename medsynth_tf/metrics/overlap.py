@@ -1,0 +1,44 @@
+"""Agreement of segmentations with the truth, image by image."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from medsynth_tf.core.errors import DataError
+
+
+def precision_recall_f1(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """Precision, recall and F1 of each image, in this order.
+
+    An image whose truth and prediction are both empty has (1, 1, 1); one without a true positive otherwise (0, 0, 0).
+    The mean of F1 over images differs from the F1 of the means.
+
+    Args:
+        predicted: bool [N, …].
+        truth: bool [N, …].
+
+    Returns:
+        float64 [N, 3].
+
+    Raises:
+        DataError: shapes differ, or the arrays are not bool.
+    """
+    predicted, truth = np.asarray(predicted), np.asarray(truth)
+    if predicted.shape != truth.shape or predicted.ndim < 2:
+        raise DataError(f"prediction {list(predicted.shape)} and truth {list(truth.shape)}: expected one shape [N, …]")
+    if predicted.dtype != bool or truth.dtype != bool:
+        raise DataError(f"prediction {predicted.dtype} and truth {truth.dtype}: expected bool")
+    axes = tuple(range(1, truth.ndim))
+    hits = (predicted & truth).sum(axes).astype(np.float64)
+    found, wanted = predicted.sum(axes), truth.sum(axes)
+    scores = np.stack([hits / np.maximum(found, 1), hits / np.maximum(wanted, 1), 2 * hits / np.maximum(found + wanted, 1)], -1)
+    scores[(found == 0) & (wanted == 0)] = 1.0
+    return scores
+
+
+def dice(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """2 |A ∩ B| / (|A| + |B|) of each image, float64 [N]; for two sets this is F1. 1 where both are empty.
+
+    Args and errors are those of `precision_recall_f1`.
+    """
+    return precision_recall_f1(predicted, truth)[:, 2]
