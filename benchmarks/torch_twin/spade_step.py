@@ -3,6 +3,7 @@
 Reads a command a line on standard input: `step` runs one train step and answers with its seconds; end of input ends it.
 """
 
+import itertools
 import json
 import sys
 import time
@@ -53,7 +54,7 @@ class Generator(nn.Module):
         self.entry = nn.Linear(style, self.side**2 * self.width) if style else nn.Conv2d(planes, self.width, 3, padding=1)
         self.style, self.plan = style, plan
         widths = [self.width, *(width for width, _ in plan)]
-        self.blocks = nn.ModuleList(Block(a, b, planes, hidden, norm) for a, b in zip(widths, widths[1:]))
+        self.blocks = nn.ModuleList(Block(a, b, planes, hidden, norm) for a, b in itertools.pairwise(widths))
         self.to_image = nn.Conv2d(widths[-1], 3, 3, padding=1)
 
     def forward(self, label, style):

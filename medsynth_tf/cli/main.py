@@ -184,7 +184,7 @@ def make_parser() -> argparse.ArgumentParser:
         "compile",
         commands.pipeline_compile,
         "Write the pipeline as a job specification for Kubeflow Pipelines 2 or Vertex AI.",
-        "medsynth pipeline compile semantic_retina --data folder:/data/fundus --root /pipelines --push-to /served --image IMAGE --out job.json",
+        "medsynth pipeline compile semantic_retina --data folder:/data --root /pipes --push-to /served --image IMAGE --out job.json",
         under=pipelines,
     )
     added.add_argument("method")

@@ -31,6 +31,10 @@ class RunCheckpoint:
         own = self._shared if self._discarded is None else Path(self._discarded.name)
         self._manager = tf.train.CheckpointManager(self._checkpoint, str(own), max_to_keep=kept)
 
+    def position(self) -> tuple[int, int]:
+        """(stage, step of that stage) to go on with."""
+        return int(self.stage.numpy()), int(self.step.numpy())
+
     def restore(self) -> bool:
         """Goes back to the newest checkpoint; False if there is none.
 
@@ -60,6 +64,6 @@ class RunCheckpoint:
         self.stage.assign(stage)
         self.step.assign(step)
         try:
-            self._manager.save(checkpoint_number=int(stage) * 10**9 + int(step))
+            self._manager.save(checkpoint_number=stage * 10**9 + step)
         except tf.errors.OpError as error:
             raise TrainingError(f"cannot write a checkpoint to {self._shared}: {error.message.splitlines()[0]}") from error

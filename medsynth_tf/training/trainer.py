@@ -71,7 +71,7 @@ def train(
         stages = model.stages(source)
         checkpoint = RunCheckpoint(model, folder, config.training.checkpoints_kept, chief)
         checkpoint.restore()
-    for number in range(int(checkpoint.stage), len(stages)):
+    for number in range(checkpoint.position()[0], len(stages)):
         finished = _run_stage(stages[number], number, model, checkpoint, folder, progress and chief, chief, list(callbacks))
         if not finished:
             return Run(model, folder, finished=False)
@@ -115,7 +115,7 @@ def _run_stage(
 ) -> bool:
     """Fits one stage from the checkpoint's step on; False if it was interrupted."""
     training = model.config.training
-    first = int(checkpoint.step)
+    _, first = checkpoint.position()
     if stage.begin is not None:
         stage.begin()
     saving = Checkpointing(first, checkpoint, number, training.checkpoint_steps)

@@ -15,7 +15,6 @@ from tensorflow_serving.apis import (
     status_pb2,
 )
 
-
 from serving.server.manager import Manager
 from serving.server.prediction import predict
 from serving.server.status import StatusError, answering

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-import pytest
-
-from medsynth_tf.core.errors import ServingError
 
 
 def test_predict_equals_the_model_in_process(client, tiny_model):
