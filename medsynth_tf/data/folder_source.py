@@ -115,7 +115,7 @@ class FolderSource(Source):
         """See `Source.read`."""
         entry = self._entry(key)
         found = read_image(entry.image[0]) if len(entry.image) == 1 else read_series(entry.image)
-        record: Record = {**found, "id": entry.id, "patient_id": self._patient_of(entry)}
+        record: Record = {**found, "id": entry.id, "patient_id": key.patient_id}
         if entry.masks:
             mask = entry.compose_mask(entry.masks)
             if self._masks == "binary":

@@ -17,8 +17,7 @@ from medsynth_tf.data.entries import Entry, identifiers, image_files
 from medsynth_tf.data.manifest import read_labels
 from medsynth_tf.data.readers import image_format, read_mask
 from medsynth_tf.data.readers.dicom_series import series_of
-
-OUTSIDE = 255
+from medsynth_tf.data.records import OUTSIDE
 
 
 @dataclasses.dataclass(frozen=True)

@@ -25,6 +25,8 @@ MASK_TYPES = ("uint8", "uint16")
 REQUIRED = ("id", "patient_id", "image")
 OPTIONAL = ("mask", "label", "landmarks", "boxes", "box_labels", "spacing", "modality")
 SPLITS = ("train", "val", "test")
+OUTSIDE = 255
+"""The label of mask pixels outside the field of view."""
 
 
 @dataclasses.dataclass(frozen=True)
