@@ -35,19 +35,91 @@ class InstanceNormalization(tf.keras.layers.Layer):
         return {**super().get_config(), "epsilon": self.epsilon}
 
 
-def parameter_free_norm(kind: str, momentum: float = 0.9, name: str | None = None) -> tf.keras.layers.Layer:
+@tf.keras.utils.register_keras_serializable("medsynth_tf")
+class BatchStatisticsNormalization(tf.keras.layers.Layer):
+    """Batch normalisation without scale and offset, with statistics over the batches of all replicas.
+
+    Unlike Keras's synchronised form it exchanges means and variances once a call, since each exchange makes `MirroredStrategy` walk
+    the graph again while tracing, and it adds up deviations from the mean instead of subtracting squares, so that several
+    replicas give what one device gives. On one replica it is TensorFlow's fused kernel.
+
+    Args:
+        momentum: share of the old moving statistics that is kept at a step; PyTorch's 0.1 is 0.9 here.
+        epsilon: added to the variance.
+    """
+
+    def __init__(self, momentum: float = 0.9, epsilon: float = 1e-5, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.momentum, self.epsilon = momentum, epsilon
+
+    def build(self, input_shape: tf.TensorShape) -> None:
+        """Makes the moving mean and variance, float32 [C]."""
+        channels = tf.TensorShape(input_shape)[-1]
+        common: dict[str, Any] = {
+            "shape": [channels],
+            "dtype": tf.float32,
+            "trainable": False,
+            "experimental_autocast": False,
+            # each replica moves its own copy by the same amount; reading takes their mean
+            "synchronization": tf.VariableSynchronization.ON_READ,
+            "aggregation": tf.VariableAggregation.MEAN,
+        }
+        self.moving_mean = self.add_weight(name="moving_mean", initializer="zeros", **common)
+        self.moving_variance = self.add_weight(name="moving_variance", initializer="ones", **common)
+        super().build(input_shape)
+
+    def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
+        """[B, H, W, C] → the same shape and dtype."""
+        if not training:
+            return self._normalise(x, self.moving_mean, self.moving_variance)
+        context = tf.distribute.get_replica_context()
+        if context is None or context.num_replicas_in_sync == 1:
+            ones = tf.ones([x.shape[-1]])
+            y, mean, variance = tf.compat.v1.nn.fused_batch_norm(x, ones, tf.zeros_like(ones), epsilon=self.epsilon)[:3]
+            count = tf.cast(tf.size(x) / x.shape[-1], tf.float32)
+            variance *= (count - 1.0) / tf.maximum(
+                count, 2.0
+            )  # the kernel returns the unbiased one, and normalises by the biased
+        else:
+            mean, variance = self._over_replicas(x, context)
+            y = self._normalise(x, mean, variance)
+        for moving, value in ((self.moving_mean, mean), (self.moving_variance, variance)):
+            moving.assign_add((1.0 - self.momentum) * (value - moving))
+        return y
+
+    @staticmethod
+    def _over_replicas(x: tf.Tensor, context: tf.distribute.ReplicaContext) -> tuple[tf.Tensor, tf.Tensor]:
+        """Mean and variance over all replicas, whose batches are of one size, by the parallel formula of Chan et al. (1979)."""
+        mean, variance = tf.nn.moments(tf.cast(x, tf.float32), list(range(x.shape.rank - 1)))
+        row = tf.one_hot(context.replica_id_in_sync_group, context.num_replicas_in_sync)[:, tf.newaxis, tf.newaxis]
+        gathered = context.all_reduce(tf.distribute.ReduceOp.SUM, row * tf.stack([mean, variance]))  # [replica, 2, C]
+        means, variances = gathered[:, 0], gathered[:, 1]
+        total = tf.reduce_mean(means, axis=0)
+        return total, tf.reduce_mean(variances + (means - total) ** 2, axis=0)
+
+    def _normalise(self, x: tf.Tensor, mean: tf.Tensor, variance: tf.Tensor) -> tf.Tensor:
+        scale = tf.math.rsqrt(variance + self.epsilon)
+        return tf.cast((tf.cast(x, tf.float32) - mean) * scale, x.dtype)
+
+    def compute_output_shape(self, input_shape: tf.TensorShape) -> tf.TensorShape:
+        """The input's."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments."""
+        return {**super().get_config(), "momentum": self.momentum, "epsilon": self.epsilon}
+
+
+def parameter_free_norm(kind: str, name: str | None = None) -> tf.keras.layers.Layer:
     """The normalisation inside SPADE: 'batch' (statistics over all replicas) or 'instance', without scale and offset.
 
-    PyTorch's momentum 0.1, which the reference uses, is Keras's 0.9. The synchronised form is slower on one device, where it
-    changes nothing, so it is taken only where the current strategy has several replicas.
+    Raises:
+        ValueError: another kind.
     """
     if kind == "instance":
         return InstanceNormalization(name=name)
     if kind == "batch":
-        replicas = tf.distribute.get_strategy().num_replicas_in_sync
-        return tf.keras.layers.BatchNormalization(
-            center=False, scale=False, momentum=momentum, epsilon=1e-5, synchronized=replicas > 1, name=name
-        )
+        return BatchStatisticsNormalization(name=name)
     raise ValueError(f"norm = '{kind}': expected 'batch' or 'instance'")
 
 
@@ -81,8 +153,8 @@ class SpectralConv2D(tf.keras.layers.Conv2D):
             trainable=False,
             dtype=tf.float32,
             experimental_autocast=False,
-            # every replica computes the same vector from the same kernel
-            synchronization=tf.VariableSynchronization.ON_WRITE,
+            # every replica computes the same vector from the same kernel, in a copy of its own
+            synchronization=tf.VariableSynchronization.ON_READ,
             aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
         )
 

@@ -27,8 +27,15 @@ class WeightAverage(tf.Module):
 
     def update(self) -> None:
         """One step, inside a train step and after the weights moved."""
-        for average, variable in zip(self.averages, self._followed):
+        # all averages in one meeting of the replicas, which costs a walk over the graph each time
+        tf.distribute.get_replica_context().merge_call(self._update)
+
+    def _update(self, strategy: tf.distribute.Strategy) -> None:
+        def move(average: tf.Variable, variable: tf.Variable) -> None:
             average.assign_add((1.0 - self.decay) * (tf.cast(variable, tf.float32) - average))
+
+        for average, variable in zip(self.averages, self._followed):
+            strategy.extended.update(average, move, args=(variable,))
 
     def swap(self) -> None:
         """Exchanges weights and averages."""

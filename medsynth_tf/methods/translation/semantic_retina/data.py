@@ -5,11 +5,12 @@ from __future__ import annotations
 import tensorflow as tf
 
 from medsynth_tf.core.errors import DataError
+from medsynth_tf.core.seeds import derive_seed
 from medsynth_tf.data import transforms
 from medsynth_tf.data.pipelines import prepared_stream
 from medsynth_tf.data.source import Source
 from medsynth_tf.methods.translation.semantic_retina.config import SemanticRetinaConfig
-from medsynth_tf.ops.labels import assert_valid
+from medsynth_tf.ops.labels import BACKGROUND
 
 
 def batches(
@@ -34,24 +35,30 @@ def batches(
     missing = [name for name in ("image", "mask") if name not in spec]
     if missing:
         raise DataError(f"semantic_retina needs records with image and mask; this source has no {' and no '.join(missing)}")
-    if spec["image"].dtype != tf.uint8 or spec["image"].shape.rank != 3:
+    image_spec = spec["image"]
+    if image_spec.dtype != tf.uint8 or image_spec.shape.rank != 3 or image_spec.shape[-1] not in (1, 3):
         raise DataError(
-            f"semantic_retina needs 8-bit photographs [H, W, C], got {spec['image'].dtype.name} {spec['image'].shape}"
+            f"semantic_retina needs 8-bit photographs [H, W, 1 or 3], got {image_spec.dtype.name} {image_spec.shape}"
         )
+    codes = (*range(len(config.labels)), BACKGROUND)
+    flip_seed = derive_seed(seed, "flips")
 
     def prepare(record: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        mask = assert_valid(record["mask"], config.label_channels, "mask")
-        image, mask = transforms.pad_to_square(transforms.to_rgb(record["image"]), mask)
-        image = transforms.resize_image(image, size)
-        mask = transforms.resize_label_map(mask, size, len(config.labels), config.minimum_coverage)
-        return {"image": image, "label_map": mask}
+        image, mask = record["image"], record["mask"]
+        if image.shape[-1] == 1:
+            image = tf.image.grayscale_to_rgb(image)
+        if image.shape[:2] != (size, size):  # those of the model's size, patches among them, are taken as they are
+            image, mask = transforms.crop_to_square(image, mask)
+            image = transforms.resize_image(image, (size, size))
+        mask = transforms.resize_label_map(mask, (size, size), codes, config.minimum_coverage)
+        return {"image": tf.ensure_shape(image, [size, size, 3]), "mask": tf.ensure_shape(mask, [size, size])}
 
     def finish(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        image, mask, index = example["image"], example["label_map"], example["index"]
+        index = example["index"]
         if training:
             flips = {"horizontal": config.data.flip_horizontal, "vertical": config.data.flip_vertical}
-            image, mask = transforms.flip(image, mask, seed=tf.stack([tf.cast(seed, tf.int64), index]), **flips)
-        return {"image": image, "label_map": mask, "seed": index}
+            example = transforms.flip(example, tf.bitwise.bitwise_xor(index, flip_seed), **flips)
+        return {"image": example["image"], "label_map": example["mask"], "seed": index}
 
     examples = prepared_stream(
         source,

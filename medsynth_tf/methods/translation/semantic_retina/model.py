@@ -197,11 +197,11 @@ class SemanticRetina(Method):
         """{"label_map": uint8 [B, S, S], "seed": int64 [B]} → images float32 [B, S, S, 3] in [-1, 1]."""
         return self.generate(self.planes(inputs["label_map"]), self.prior_style(inputs["seed"]), training)
 
-    def losses_of(self, batch: dict[str, tf.Tensor], training: bool) -> dict[str, tf.Tensor]:
-        """Every loss of a batch, unweighted float32 scalars; those that are not in use are left out.
+    def reconstruct(self, batch: dict[str, tf.Tensor], training: bool) -> tuple[dict[str, tf.Tensor], dict[str, tf.Tensor]]:
+        """Translates a batch's label maps in the style of its photographs.
 
-        One forward pass serves both players: fake and real go through the discriminator as one batch, and each player's gradient
-        is then taken of its own variables only.
+        Returns:
+            {"planes", "real", "fake"}, and the losses that need no discriminator, unweighted float32 scalars.
         """
         planes = self.planes(batch["label_map"])
         real = tf.cast(batch["image"], tf.float32) / 127.5 - 1.0
@@ -212,19 +212,24 @@ class SemanticRetina(Method):
             style = mean + tf.exp(0.5 * log_variance) * noise
             losses["kl"] = gaussian_kl(mean, log_variance)
         fake = self.generate(planes, style, training)
-        pairs = tf.concat([tf.concat([planes, fake], -1), tf.concat([planes, real], -1)], 0)
-        outputs = self.discriminator(pairs, training=training)
-        on_fake = [[feature[: tf.shape(feature)[0] // 2] for feature in scale] for scale in outputs]
-        on_real = [[feature[tf.shape(feature)[0] // 2 :] for feature in scale] for scale in outputs]
-        scales = float(len(outputs))
-        losses["generator"] = tf.add_n([hinge_generator(scale[-1]) for scale in on_fake]) / scales
-        losses["discriminator"] = tf.add_n([hinge_discriminator(r[-1], f[-1]) for r, f in zip(on_real, on_fake)]) / scales
-        losses["feature_matching"] = feature_matching(on_real, on_fake)
         if self.perceptual_network is not None:
             losses["perceptual"] = perceptual_loss(self.perceptual_network, real, fake)
         if self.l1_weight:
             losses["l1"] = tf.reduce_mean(tf.abs(real - fake))
-        return losses
+        return {"planes": planes, "real": real, "fake": fake}, losses
+
+    def confront(self, images: dict[str, tf.Tensor], training: bool) -> dict[str, tf.Tensor]:
+        """The losses that the discriminator decides, for both players. Fake and real go through it as one batch."""
+        planes, fake, real = images["planes"], images["fake"], images["real"]
+        pairs = tf.concat([tf.concat([planes, fake], -1), tf.concat([planes, real], -1)], 0)
+        outputs = self.discriminator(pairs, training=training)
+        on_fake, on_real = ([[half[i] for half in scale] for scale in _halved(outputs)] for i in (0, 1))
+        scales = float(len(outputs))
+        return {
+            "generator": tf.add_n([hinge_generator(scale[-1]) for scale in on_fake]) / scales,
+            "discriminator": tf.add_n([hinge_discriminator(r[-1], f[-1]) for r, f in zip(on_real, on_fake)]) / scales,
+            "feature_matching": feature_matching(on_real, on_fake),
+        }
 
     def generator_objective(self, losses: dict[str, tf.Tensor]) -> tf.Tensor:
         """The weighted sum that the generator and the style encoder minimise."""
@@ -240,23 +245,30 @@ class SemanticRetina(Method):
 
     # -- Keras steps --------------------------------------------------------------------------------------------------------
     def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """One step of both players; returns the running means of the losses."""
-        with tf.GradientTape(persistent=True) as tape:
-            losses = self.losses_of(batch, training=True)
+        """One step of both players; returns the running means of the losses.
+
+        One pass through the generator and one through the discriminator serve both: the discriminator's tape begins after the
+        generator, so that its gradient ends at the images.
+        """
+        with tf.GradientTape() as generator_tape:
+            images, losses = self.reconstruct(batch, training=True)
+            with tf.GradientTape() as discriminator_tape:
+                losses |= self.confront(images, training=True)
+                discriminator_loss = self.replica_loss(losses["discriminator"], self.discriminator_optimizer)
             generator_loss = self.replica_loss(self.generator_objective(losses), self.generator_optimizer)
-            discriminator_loss = self.replica_loss(losses["discriminator"], self.discriminator_optimizer)
-        generator_gradients = tape.gradient(generator_loss, self.generator_variables)
-        discriminator_gradients = tape.gradient(discriminator_loss, self.discriminator.trainable_variables)
-        del tape
+        discriminator_variables = self.discriminator.trainable_variables
+        discriminator_gradients = discriminator_tape.gradient(discriminator_loss, discriminator_variables)
+        generator_gradients = generator_tape.gradient(generator_loss, self.generator_variables)
         self.apply(self.generator_optimizer, generator_gradients, self.generator_variables)
-        self.apply(self.discriminator_optimizer, discriminator_gradients, self.discriminator.trainable_variables)
+        self.apply(self.discriminator_optimizer, discriminator_gradients, discriminator_variables)
         if self.average is not None:
             self.average.update()
         return self._record(losses)
 
     def test_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """The same losses without learning."""
-        return self._record(self.losses_of(batch, training=False))
+        images, losses = self.reconstruct(batch, training=False)
+        return self._record(losses | self.confront(images, training=False))
 
     def _record(self, losses: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         for name, mean in self.loss_means.items():
@@ -308,6 +320,11 @@ class SemanticRetina(Method):
         with self.averaged_weights():
             image = to_pixels(self(batch))
         return {"label map": tf.cast(grey, tf.uint8)[..., tf.newaxis], "synthetic": image, "real": batch["image"]}
+
+
+def _halved(outputs: list[list[tf.Tensor]]) -> list[list[tuple[tf.Tensor, tf.Tensor]]]:
+    """Each feature as (fake, real), which went through the discriminator in this order as one batch."""
+    return [[tuple(tf.split(feature, 2)) for feature in scale] for scale in outputs]
 
 
 def to_pixels(image: tf.Tensor) -> tf.Tensor:
