@@ -84,18 +84,20 @@ def write_sheet(path: str | Path, title: str, rows: Sequence[Row]) -> Path:
 
 def write_real_and_synthetic(path: str | Path, real: np.ndarray, synthetic: np.ndarray, count: int = 8) -> Path:
     """Real photographs above synthetic ones."""
-    return write_sheet(path, "Real above, synthetic below", [Row("Real", real[:count]), Row("SYNTHETIC", synthetic[:count])])
+    rows = [Row("Real", real[_spread(len(real), count)]), Row("SYNTHETIC", synthetic[_spread(len(synthetic), count)])]
+    return write_sheet(path, "Real above, synthetic below", rows)
 
 
 def write_masks_and_images(
     path: str | Path, masks: np.ndarray, synthetic: np.ndarray, labels: Mapping[str, int] | None = None, count: int = 8
 ) -> Path:
     """Each mask above the synthetic image made from it; `labels` names the values."""
+    chosen = _spread(len(synthetic), count)
     named = ", ".join(f"{value} {name}" for name, value in (labels or {}).items())
     return write_sheet(
         path,
         "Label maps and the images made from them",
-        [Row(f"Label map{': ' + named if named else ''}", masks[:count]), Row("SYNTHETIC", synthetic[:count])],
+        [Row(f"Label map{': ' + named if named else ''}", masks[chosen]), Row("SYNTHETIC", synthetic[chosen])],
     )
 
 
@@ -117,6 +119,11 @@ def write_nearest(path: str | Path, synthetic: np.ndarray, train: np.ndarray, ne
 def colour_map(mask: np.ndarray) -> np.ndarray:
     """A label map in colours, uint8 [H, W, 3]; 255 is black."""
     return np.where((mask == 255)[..., None], np.uint8(0), _PALETTE[mask % len(_PALETTE)])
+
+
+def _spread(total: int, count: int) -> np.ndarray:
+    """Positions of `count` images evenly over the set: neighbours in a set are often much alike (eyes, patches)."""
+    return np.unique(np.linspace(0, total - 1, min(count, total)).astype(int))
 
 
 def _tile(image: np.ndarray, heading: str) -> Image.Image:

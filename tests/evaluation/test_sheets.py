@@ -4,7 +4,14 @@ from PIL import Image
 
 from medsynth_tf.core.errors import DataError
 from medsynth_tf.evaluation.memorisation import Neighbours
-from medsynth_tf.evaluation.sheets import Row, colour_map, write_masks_and_images, write_nearest, write_sheet
+from medsynth_tf.evaluation.sheets import (
+    Row,
+    colour_map,
+    write_masks_and_images,
+    write_nearest,
+    write_real_and_synthetic,
+    write_sheet,
+)
 
 
 def _flat(*values, side=100):
@@ -43,6 +50,16 @@ def test_nearest_pairs_come_in_order(tmp_path):
     assert below[10] == 110
     assert below[120] == 120
     assert not (sheet == 30).all(-1).sum() > 5000
+
+
+def test_pictures_are_taken_from_the_whole_set(tmp_path):
+    images, masks = _flat(*range(101, 130)), np.zeros((29, 100, 100), np.uint8)
+    for path in (
+        write_real_and_synthetic(tmp_path / "r.png", images[:1], images, count=3),
+        write_masks_and_images(tmp_path / "m.png", masks, images, count=3),
+    ):
+        sheet = np.asarray(Image.open(path))
+        assert [value for value in range(101, 130) if (sheet == value).all(-1).sum() >= 100 * 100] == [101, 115, 129]
 
 
 @pytest.mark.parametrize(("side", "shown"), [(32, 96), (128, 128), (1024, 256)])
