@@ -11,16 +11,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import hashlib
 from typing import Any
 
 import numpy as np
 from skimage import data, transform
 
-from medsynth_tf.core.names import look_up
+from medsynth_tf.core.errors import DataError
+from medsynth_tf.core.names import look_up, suggestion
 from medsynth_tf.core.settings import Settings, setting
 from medsynth_tf.data import fundus
-from medsynth_tf.data.options import settings_from_options
+from medsynth_tf.data.records import Record
 from medsynth_tf.data.source import RecordKey, Source
 
 RETINA, VESSEL, BRIGHT_LESION, OUTSIDE = 0, 1, 2, 255
@@ -49,16 +49,21 @@ class SkimageOptions(Settings):
 class SkimageSource(Source):
     """Patches of a photograph from scikit-image with label maps 0 retina, 1 vessel, 2 bright lesion, 255 outside.
 
+    Args:
+        name: the photograph; `retina` is the one there is.
+        size: side of a patch in pixels; the photograph is shrunk to four of them.
+        stride: pixels from patch to patch; an eighth of the size if None.
+
     A record has `image` uint8 [size, size, 3], `mask` uint8 [size, size], `modality` OP, and ids that tell the patch's place.
 
     Raises:
-        UnknownNameError: no such photograph; from `read`, no such record. ConfigError: an option is unknown or out of range.
+        UnknownNameError: no such photograph. ConfigError: an option is out of range. DataError: from `read`, no such record.
     """
 
-    def __init__(self, name: str = "retina", **options: Any):
+    def __init__(self, name: str = "retina", size: int = 128, stride: int | None = None):
         look_up(_PHOTOGRAPHS, name, "photograph of scikit-image")
         self.name = name
-        self.options = settings_from_options(SkimageOptions, options, where=f"skimage:{name}")
+        self.options = SkimageOptions(size, stride)
         self.stride = self.options.stride or self.options.size // 8
 
     @property
@@ -70,9 +75,11 @@ class SkimageSource(Source):
         """The patches, region by region, row by row."""
         return [key for key, _, _ in self._patches.values()]
 
-    def read(self, key: RecordKey) -> dict[str, Any]:
+    def read(self, key: RecordKey) -> Record:
         """The patch as a record."""
-        key, row, column = look_up(self._patches, key.id, "record")
+        if key.id not in self._patches:
+            raise DataError(f"skimage:{self.name} has no record '{key.id}'" + suggestion(key.id, self._patches))
+        key, row, column = self._patches[key.id]
         window = np.s_[row : row + self.options.size, column : column + self.options.size]
         return {
             "id": key.id,
@@ -81,13 +88,6 @@ class SkimageSource(Source):
             "mask": self._label_map[window].copy(),
             "modality": "OP",
         }
-
-    def fingerprint(self) -> str:
-        """sha256 over the patches' ids, the shrunk photograph and its label map."""
-        digest = hashlib.sha256(" ".join(self._patches).encode())
-        digest.update(self._photograph.tobytes())
-        digest.update(self._label_map.tobytes())
-        return digest.hexdigest()
 
     def describe(self) -> dict[str, Any]:
         """Kind, count, options, label values and the scale of the patches."""

@@ -1,4 +1,4 @@
-"""Quality gates: conditions on metrics, written as a person would, and the verdict on them."""
+"""Quality gates: conditions on metrics, written as a person would, that must hold before anything is pushed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any
 from medsynth_tf.core.errors import ConfigError
 from medsynth_tf.core.names import suggestion
 
-_GATE = re.compile(r"^\s*(\w+)\s*(>=|<=|>|<)\s*([-+]?[\d.]+(?:[eE][-+]?\d+)?)\s*(\*\s*baseline)?\s*$")
+_GATE = re.compile(r"^\s*([\w.]+)\s*(>=|<=|>|<)\s*([-+]?\d*\.?\d+(?:[eE][-+]?\d+)?)\s*(\*\s*baseline)?\s*$")
 _COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
     ">=": operator.ge,
     "<=": operator.le,
@@ -23,9 +23,15 @@ _COMPARISONS: Mapping[str, Callable[[float, float], bool]] = {
 
 @dataclasses.dataclass(frozen=True)
 class Gate:
-    """metric comparison limit [* baseline], for example `label_agreement >= 0.8`."""
+    """One condition: `label_agreement.ratio >= 0.8`, or `fid <= 1.1 * baseline`.
 
-    text: str
+    Attributes:
+        metric: dotted name among the metrics.
+        comparison: `>=`, `<=`, `>` or `<`.
+        limit: the number on the right.
+        relative: whether the limit is a multiple of the last blessed model's value.
+    """
+
     metric: str
     comparison: str
     limit: float
@@ -42,40 +48,76 @@ class Gate:
         if match is None:
             raise ConfigError(f"gate '{text}': expected 'metric >= number' or 'metric >= number * baseline' (>=, <=, >, <)")
         metric, comparison, limit, relative = match.groups()
-        return cls(text, metric, comparison, float(limit), relative is not None)
+        return cls(metric, comparison, float(limit), relative is not None)
+
+    @property
+    def rule(self) -> str:
+        """The condition without the metric's name."""
+        return f"{self.comparison} {self.limit:g}{' × baseline' if self.relative else ''}"
 
 
 @dataclasses.dataclass(frozen=True)
 class Verdict:
-    """Whether all gates hold, and a line for each."""
+    """A gate's outcome.
 
-    passed: bool
-    reasons: tuple[str, ...]
+    Attributes:
+        gate: the condition.
+        value: of the metric; None where it is undefined, which does not pass.
+        limit: what the value was held against; None for a relative gate while there is no blessed model, which passes.
+    """
 
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values."""
-        return {"passed": self.passed, "reasons": list(self.reasons)}
+    gate: Gate
+    value: float | None
+    limit: float | None
+
+    @property
+    def passed(self) -> bool:
+        """Whether the condition holds; it does not for NaN."""
+        if self.value is None or not math.isfinite(self.value):
+            return False
+        return self.limit is None or _COMPARISONS[self.gate.comparison](self.value, self.limit)
+
+    def __str__(self) -> str:
+        value = "not computed" if self.value is None else f"{self.value:.4g}"
+        against = " (no blessed model yet)" if self.limit is None else f" (limit {self.limit:.4g})" if self.gate.relative else ""
+        return f"{'passes' if self.passed else 'FAILS'}: {self.gate.metric} = {value}, must be {self.gate.rule}{against}"
 
 
-def judge(gates: Sequence[str], metrics: Mapping[str, Any], baseline: Mapping[str, Any] | None = None) -> Verdict:
-    """Holds every gate against the metrics.
+def check_gates(
+    metrics: Mapping[str, Any], gates: Sequence[str], baseline: Mapping[str, Any] | None = None
+) -> list[Verdict]:
+    """The verdict of each gate.
 
-    A gate relative to the baseline holds where there is no baseline yet. A metric that is not finite fails its gate.
+    Args:
+        metrics: nested, such as `evaluate_generation` returns.
+        gates: conditions as `Gate.parse` reads them.
+        baseline: the last blessed model's metrics on the same data, if there is one.
 
     Raises:
-        ConfigError: a gate cannot be read, or names a metric that was not computed.
+        ConfigError: a gate cannot be read, or names a metric that does not exist; the nearest is named.
     """
-    passed, reasons = True, []
+    verdicts = []
     for gate in map(Gate.parse, gates):
-        if gate.metric not in metrics:
-            numbers = [name for name, value in metrics.items() if isinstance(value, (int, float))]
-            raise ConfigError(f"gate '{gate.text}': no metric '{gate.metric}'" + suggestion(gate.metric, numbers))
-        value = float(metrics[gate.metric])
-        if gate.relative and baseline is None:
-            reasons.append(f"passed: {gate.text} ({gate.metric} = {value:.4g}; there is no blessed model yet)")
-            continue
-        limit = gate.limit * float(baseline[gate.metric]) if gate.relative and baseline is not None else gate.limit
-        holds = math.isfinite(value) and _COMPARISONS[gate.comparison](value, limit)
-        passed = passed and holds
-        reasons.append(f"{'passed' if holds else 'FAILED'}: {gate.text} ({gate.metric} = {value:.4g}, limit {limit:.4g})")
-    return Verdict(passed, tuple(reasons))
+        limit: float | None = gate.limit
+        if gate.relative:
+            before = _number(baseline, gate.metric) if baseline is not None else None
+            limit = None if before is None else gate.limit * before
+        verdicts.append(Verdict(gate, _number(metrics, gate.metric), limit))
+    return verdicts
+
+
+def flattened(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested mappings as one with dotted names."""
+    flat: dict[str, Any] = {}
+    for name, value in values.items():
+        flat.update(flattened(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value})
+    return flat
+
+
+def _number(metrics: Mapping[str, Any], dotted: str) -> float | None:
+    flat = flattened(metrics)
+    numbers = [name for name, value in flat.items() if value is None or isinstance(value, (int, float))]
+    if dotted not in numbers:
+        raise ConfigError(f"gate on '{dotted}': no such metric" + suggestion(dotted, numbers))
+    value = flat[dotted]
+    return None if value is None else float(value)

@@ -78,9 +78,10 @@ class TextureExtractor:
     edges from noise. Besides: mean colour in the four quadrants.
 
     Why not a random network: its features are unbounded and strongly correlated, so that its Fréchet distance jumps by
-    orders of magnitude at times. Here every number is bounded, and in like units: contrasts in octaves (base-2
-    logarithms with a floor of a quarter grey level), correlations in tenths, colours in twentieths of full scale. And with
-    55 of them a covariance can be had from hundreds of images instead of thousands.
+    orders of magnitude at times. Here every number is bounded, of order one and near zero for a middling photograph, as the
+    kernel of KID wants it: contrasts in octaves (base-2 logarithms with a floor of a quarter grey level), correlations in
+    quarters, colours in tenths of full scale. And with 55 of them a covariance can be had from hundreds of images instead
+    of thousands.
 
     Blur, noise, wrong colours, grid artefacts and missing structure move it; it does not know what an organ is.
     Numbers made with it must not be compared with published FID or KID.
@@ -120,7 +121,7 @@ class TextureExtractor:
             planes = smooth
         for fine, coarse in itertools.pairwise(magnitudes):
             pooled = _halved(fine[:, None])[:, 0]
-            features.append(10 * _correlation(pooled - _mean(pooled), coarse - _mean(coarse)))
+            features.append(_correlation(pooled - _mean(pooled), coarse - _mean(coarse)))
         return np.stack(features, 1).astype(np.float32)
 
 
@@ -137,21 +138,26 @@ def _mean(array: np.ndarray) -> np.ndarray:
 
 
 def _octaves(energy: np.ndarray) -> np.ndarray:
-    """Root of a mean square, on a logarithmic scale with a floor."""
-    return 0.5 * np.log2(energy + _FLOOR**2)
+    """Root of a mean square in octaves above or below a contrast of 1/32."""
+    return 0.5 * np.log2(energy + _FLOOR**2) + 5
 
 
 def _correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Of two [N, H, W] of mean zero; 0 where one has no contrast to speak of."""
+    """Of two [N, H, W] of mean zero, in quarters; 0 where one has no contrast to speak of."""
     product = (first * second).mean((-2, -1))
     scale = np.sqrt((first**2).mean((-2, -1)) * (second**2).mean((-2, -1)))
-    return product / (scale + _FLOOR**2)
+    return 4 * product / (scale + _FLOOR**2)
 
 
 def _quadrants(planes: np.ndarray) -> list[np.ndarray]:
+    """Mean colour in tenths, from a middling one."""
+    middle = (0.4, 0.2, 0.2)
     half = [(slice(None, planes.shape[axis] // 2), slice(planes.shape[axis] // 2, None)) for axis in (2, 3)]
     return [
-        20 * planes[:, plane, rows, columns].mean((-2, -1)) for plane in range(3) for rows in half[0] for columns in half[1]
+        10 * (planes[:, plane, rows, columns].mean((-2, -1)) - middle[plane])
+        for plane in range(3)
+        for rows in half[0]
+        for columns in half[1]
     ]
 
 
@@ -161,14 +167,14 @@ def _band_statistics(luminance: np.ndarray, band: np.ndarray) -> list[np.ndarray
     down = luminance[:, 1:, :-1] - luminance[:, :-1, :-1]
     light = band[:, 0]
     energy = (light**2).mean((-2, -1)) + _FLOOR**2
-    features = [_octaves((across**2).mean((-2, -1))), _octaves((down**2).mean((-2, -1))), 10 * _correlation(across, down)]
+    features = [_octaves((across**2).mean((-2, -1))), _octaves((down**2).mean((-2, -1))), _correlation(across, down)]
     features += [
         _octaves(energy),
-        10 * np.abs(light).mean((-2, -1)) / np.sqrt(energy),
-        10 * (light * np.abs(light)).mean((-2, -1)) / energy,
+        10 * (np.abs(light).mean((-2, -1)) / np.sqrt(energy) - 0.55),  # 0.8 for Gaussian noise, less for sparse edges
+        4 * (light * np.abs(light)).mean((-2, -1)) / energy,
     ]
     for colour in (band[:, 1], band[:, 2]):
-        features += [_octaves((colour**2).mean((-2, -1))), 10 * _correlation(light, colour)]
+        features += [_octaves((colour**2).mean((-2, -1))), _correlation(light, colour)]
     return features
 
 

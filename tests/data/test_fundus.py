@@ -1,6 +1,3 @@
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 from PIL import Image
@@ -16,10 +13,8 @@ def _dice(found, truth):
 
 
 @pytest.fixture(scope="module")
-def drive():
-    data = Path(os.environ.get("MEDSYNTH_DATA", Path(__file__).resolve().parents[3] / "shared" / "data")) / "drive"
-    if not data.is_dir():
-        pytest.skip(f"no DRIVE photographs at {data}; set MEDSYNTH_DATA")
+def drive(shared_data):
+    data = shared_data / "drive"
     numbers = ["22", "28", "35", "40"]
     return [
         (

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from medsynth_tf.core.errors import ConfigError, UnknownNameError
+from medsynth_tf.core.errors import ConfigError, DataError, UnknownNameError
 from medsynth_tf.data.phantoms import PhantomSource, open_phantom
 from medsynth_tf.data.phantoms import lesions as les
 from medsynth_tf.data.phantoms.fundus import FundusOptions, FundusPhantom
@@ -131,6 +131,20 @@ def test_both_label_maps_are_of_the_same_photograph():
     np.testing.assert_array_equal(lesions.read(lesions.keys()[1])["image"], vessels.read(lesions.keys()[1])["image"])
 
 
+def test_streams_into_tensorflow():
+    source = PhantomSource("fundus", 6, size=32)
+    keys = source.split("train", (0.5, 0.5, 0.0), seed=0)
+    assert len({key.patient_id for key in keys}) * 2 == len(keys)
+    by_id = {key.id: key for key in keys}
+    elements = list(source.stream(keys, seed=1, epochs=1).as_numpy_iterator())
+    assert {element["id"].decode() for element in elements} == set(by_id)
+    for element in elements:
+        record = source.read(by_id[element["id"].decode()])
+        np.testing.assert_array_equal(element["image"], record["image"])
+        np.testing.assert_array_equal(element["mask"], record["mask"])
+        assert element["label"] == record["label"]
+
+
 def test_fingerprint_tells_sources_apart():
     prints = {
         PhantomSource("fundus", count, size=size, seed=seed).fingerprint()
@@ -159,7 +173,7 @@ def test_bad_specs_are_refused_in_one_line(name, options, error, words):
 
 def test_unknown_record_is_refused():
     few, many = PhantomSource("fundus", 2, size=32), PhantomSource("fundus", 5, size=32)
-    with pytest.raises(UnknownNameError, match="fundus-000004"):
+    with pytest.raises(DataError, match="fundus-000004"):
         few.read(many.keys()[4])
 
 

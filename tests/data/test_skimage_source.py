@@ -1,14 +1,16 @@
+import dataclasses
+
 import numpy as np
 import pytest
 
-from medsynth_tf.core.errors import ConfigError, UnknownNameError
+from medsynth_tf.core.errors import ConfigError, DataError, UnknownNameError
 from medsynth_tf.data import fundus
 from medsynth_tf.data.skimage_source import SkimageSource
 
 
 @pytest.fixture(scope="module")
 def source():
-    return SkimageSource("retina", size="96")
+    return SkimageSource("retina", size=96)
 
 
 def test_splits_share_no_pixel(source):
@@ -64,15 +66,26 @@ def test_stride_sets_the_number_of_patches(source):
     assert len(SkimageSource(size=96, stride=48).keys()) < len(source.keys()) / 8
 
 
+def test_by_patient_split_keeps_the_regions(source):
+    for split, patient in (("train", "retina-left"), ("val", "retina-upper-right"), ("test", "retina-lower-right")):
+        assert {key.patient_id for key in source.split(split, (0.8, 0.1, 0.1), seed=3)} == {patient}
+
+
 def test_fingerprint_follows_the_patches(source):
-    assert source.fingerprint() == SkimageSource(size=96).fingerprint()
-    assert source.fingerprint() != SkimageSource(size=96, stride=24).fingerprint()
+    prints = [SkimageSource(size=64, stride=stride).fingerprint() for stride in (16, 16, 32)]
+    assert prints[0] == prints[1] != prints[2]
 
 
 def test_bad_specs():
     with pytest.raises(UnknownNameError, match="retina"):
         SkimageSource("retnia")
-    with pytest.raises(ConfigError, match="did you mean 'stride'"):
-        SkimageSource(strid=3)
+    with pytest.raises(ConfigError, match="must be >= 32"):
+        SkimageSource(size=16)
     with pytest.raises(ConfigError, match="must be >= 1"):
-        SkimageSource(stride="0")
+        SkimageSource(stride=0)
+
+
+def test_unknown_record_is_refused(source):
+    absent = dataclasses.replace(source.keys()[0], id="retina-r0001-c0001")
+    with pytest.raises(DataError, match="no record 'retina-r0001-c0001'"):
+        source.read(absent)

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import hashlib
 import importlib
-import json
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from medsynth_tf.core.errors import ConfigError
+from medsynth_tf.core.errors import ConfigError, DataError
 from medsynth_tf.core.names import look_up
 from medsynth_tf.core.settings import Settings
 from medsynth_tf.data.options import settings_from_options
+from medsynth_tf.data.records import Record
 from medsynth_tf.data.source import RecordKey, Source
 
 # Module and class of each phantom; imported when asked for.
@@ -46,7 +45,8 @@ class PhantomSource(Source):
         **options: the phantom's own (size, seed, …).
 
     Raises:
-        UnknownNameError: no such phantom; from `read`, no such record. ConfigError: an option is unknown or out of range.
+        UnknownNameError: no such phantom. ConfigError: an option is unknown or out of range. DataError: from `read`, no such
+            record.
     """
 
     def __init__(self, name: str, count: int = 64, **options: Any):
@@ -62,26 +62,17 @@ class PhantomSource(Source):
         """One key an image, in order; none names a split."""
         return [self._key(index) for index in range(self.count)]
 
-    def read(self, key: RecordKey) -> dict[str, Any]:
+    def read(self, key: RecordKey) -> Record:
         """The image of `key`, drawn anew."""
         prefix, _, digits = key.id.rpartition("-")
-        if prefix != self.name or not digits.isdigit() or int(digits) >= self.count:
-            look_up({known.id: known for known in self.keys()}, key.id, "record")
+        if prefix != self.name or not digits.isdecimal() or int(digits) >= self.count:
+            raise DataError(f"phantom:{self.name} of {self.count} images has no record '{key.id}'")
         index = int(digits)
         known = self._key(index)
-        record = {"id": known.id, "patient_id": known.patient_id, **self.phantom.draw(index)}
+        record: Record = {"id": known.id, "patient_id": known.patient_id, **self.phantom.draw(index)}
         if known.label is not None:
             record["label"] = known.label
         return record
-
-    def fingerprint(self) -> str:
-        """sha256 over the options, which determine every pixel, and the first image, since the drawing may change."""
-        digest = hashlib.sha256(json.dumps(self.describe(), sort_keys=True).encode())
-        drawn = self.phantom.draw(0)
-        for name in sorted(drawn):
-            digest.update(name.encode())
-            digest.update(drawn[name].tobytes() if hasattr(drawn[name], "tobytes") else str(drawn[name]).encode())
-        return digest.hexdigest()
 
     def describe(self) -> dict[str, Any]:
         """Kind, name, count, options and label values."""

@@ -1,0 +1,141 @@
+"""One HTML page on a generator's images: pictures, measures, gates, settings. It needs no other file and no network."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping, Sequence
+from html import escape
+from pathlib import Path
+from typing import Any
+
+from medsynth_tf.core.errors import DataError
+from medsynth_tf.core.files import write_text
+from medsynth_tf.evaluation.gates import Verdict, flattened
+
+# What each metric says, for a reader who is no engineer.
+_MEANINGS = {
+    "extractor": "the network or statistics that FID, KID and nearest neighbours in feature space are computed with",
+    "images_real": "real images compared with, none of which the generator was trained on",
+    "images_synthetic": "synthetic images examined",
+    "fid": "distance between the two sets of images; 0 is best, comparable only for one extractor and one number of images",
+    "kid": "the same without bias for few images; near 0 (also below) is best",
+    "ms_ssim_real": "mean similarity of real images to one another; 1 would be all the same",
+    "ms_ssim_synthetic": "mean similarity of synthetic images to one another; well above the real ones' means little variety",
+    "label_agreement.dice_real": "how well a fixed vessel filter finds the masks' vessels in real images (1 is perfectly)",
+    "label_agreement.dice_synthetic": "the same in synthetic images",
+    "label_agreement.ratio": "the second over the first: at 1, vessels are as much where the mask has them as in real images",
+    "label_agreement.precision_synthetic": "share of the vessels found in synthetic images that the mask has",
+    "label_agreement.recall_synthetic": "share of the mask's vessels that are found in synthetic images",
+    "label_agreement.dice_shuffled": "synthetic images against masks of others: what ignoring the mask would give",
+}
+_MEMORISATION = {
+    "space": "how distance is measured",
+    "synthetic": "synthetic images examined",
+    "held_out": "real held-out images that set the yardstick",
+    "nearer_than_percentile_1": "synthetic images nearer to a training image than 99 % of held-out images are",
+    "nearer_than_percentile_5": "the same with 95 %",
+    "share_nearer_than_percentile_5": "as a share; about 0.05 is expected of new images",
+    "copies": "synthetic images that equal a training image",
+    "median_distance": "typical distance of a synthetic image to its nearest training image",
+    "median_distance_held_out": "typical distance of a held-out image",
+    "smallest_distance": "smallest distance of all",
+}
+_MEANINGS |= {f"memorisation.{space}.{key}": text for space in ("pixels", "features") for key, text in _MEMORISATION.items()}
+
+_STYLE = """
+body { font: 16px/1.5 system-ui, sans-serif; color: #222; max-width: 1100px; margin: 0 auto; padding: 1rem 1.5rem 4rem; }
+.mark { background: #b00020; color: #fff; padding: .5rem 1rem; font-weight: 600; border-radius: 4px; }
+.note { background: #fff4d6; padding: .5rem 1rem; border-radius: 4px; }
+table { border-collapse: collapse; width: 100%; } td, th { text-align: left; padding: .3rem .8rem .3rem 0; vertical-align: top;
+border-bottom: 1px solid #ddd; } td.value { font-variant-numeric: tabular-nums; white-space: nowrap; }
+td.value.text { white-space: normal; } .passes { color: #00683a; font-weight: 600; }
+.fails { color: #b00020; font-weight: 600; }
+figure { margin: 1.5rem 0; } img { max-width: 100%; } figcaption { font-weight: 600; margin-bottom: .3rem; }
+pre { background: #f5f5f5; padding: 1rem; overflow-x: auto; } small { color: #555; }
+"""
+
+
+def write_report(
+    folder: str | Path,
+    *,
+    title: str,
+    metrics: Mapping[str, Any],
+    pictures: Mapping[str, str | Path] | None = None,
+    verdicts: Sequence[Verdict] = (),
+    config: Mapping[str, Any] | None = None,
+) -> Path:
+    """Writes `index.html`, with the pictures inside, and `metrics.json` beside it.
+
+    Args:
+        folder: where; made if it does not exist.
+        title: of the page.
+        metrics: nested plain values, as `evaluate_generation` returns; must name the `extractor`.
+        pictures: caption → PNG file, in the order of the page.
+        verdicts: of the quality gates.
+        config: nested plain settings of the run.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        DataError: `metrics` name no extractor, or a picture cannot be read.
+    """
+    if not metrics.get("extractor"):
+        raise DataError(f"report '{title}': metrics must name the feature extractor they were computed with")
+    folder = Path(folder)
+    write_text(folder / "metrics.json", json.dumps(metrics, indent=2, allow_nan=False) + "\n")
+    sections = [
+        f"<h1>{escape(title)}</h1>",
+        '<p class="mark">SYNTHETIC IMAGES: made by a computer program. They show no patient. Not for diagnosis.</p>',
+    ]
+    if verdicts:
+        sections.append(_verdicts(verdicts))
+    if metrics.get("warnings"):
+        notes = "".join(f"<li>{escape(str(warning))}</li>" for warning in metrics["warnings"])
+        sections.append(f'<div class="note"><b>To be read with care</b><ul>{notes}</ul></div>')
+    sections += [_figure(caption, Path(path)) for caption, path in (pictures or {}).items()]
+    sections.append(_table(metrics))
+    if config:
+        settings = "\n".join(f"{name}: {value}" for name, value in flattened(config).items())
+        sections.append(f"<h2>Settings</h2><pre>{escape(settings)}</pre>")
+    head = f'<meta charset="utf-8"><title>{escape(title)}</title><style>{_STYLE}</style>'
+    body = "\n".join(sections)
+    page = f'<!DOCTYPE html>\n<html lang="en"><head>{head}</head>\n<body>\n{body}\n</body></html>\n'
+    write_text(folder / "index.html", page)
+    return folder / "index.html"
+
+
+def _figure(caption: str, path: Path) -> str:
+    try:
+        data = base64.b64encode(path.read_bytes()).decode()
+    except OSError as error:
+        raise DataError(f"report: cannot read picture {path}: {error.strerror}") from error
+    text = escape(caption)
+    return f'<figure><figcaption>{text}</figcaption><img alt="{text}" src="data:image/png;base64,{data}"></figure>'
+
+
+def _table(metrics: Mapping[str, Any]) -> str:
+    rows = []
+    for name, value in flattened({key: value for key, value in metrics.items() if key != "warnings"}).items():
+        kind = "value text" if isinstance(value, str) else "value"
+        meaning = escape(_MEANINGS.get(name, ""))
+        rows.append(
+            f'<tr><td>{escape(name)}</td><td class="{kind}">{escape(_shown(value))}</td><td><small>{meaning}</small></td></tr>'
+        )
+    return f"<h2>Measures</h2><p>Features: {escape(str(metrics['extractor']))}</p><table>{''.join(rows)}</table>"
+
+
+def _verdicts(verdicts: Sequence[Verdict]) -> str:
+    rows = "".join(
+        f"<tr><td>{escape(verdict.gate.metric)}</td><td>{escape(verdict.gate.rule)}</td><td>{_shown(verdict.value)}</td>"
+        f'<td class="{"passes" if verdict.passed else "fails"}">{"passes" if verdict.passed else "fails"}</td></tr>'
+        for verdict in verdicts
+    )
+    return f"<h2>Quality gates</h2><table><tr><th>Measure</th><th>Must be</th><th>Is</th><th></th></tr>{rows}</table>"
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "not computed"
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

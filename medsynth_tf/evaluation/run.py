@@ -1,0 +1,133 @@
+"""Judges a trained or exported model on held-out records, by the measures of its task, and writes the report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from medsynth_tf.core.config import MethodConfig
+from medsynth_tf.core.errors import DataError
+from medsynth_tf.core.names import look_up
+from medsynth_tf.core.registry import load_any_config, method_info
+from medsynth_tf.data.source import Source
+from medsynth_tf.evaluation.agreement import VesselLabels
+from medsynth_tf.evaluation.generation import GenerationImages, write_generation_report
+from medsynth_tf.methods.saving import load
+from medsynth_tf.metrics.extractors import default_extractor
+
+Predict = Callable[[Mapping[str, tf.Tensor]], dict[str, tf.Tensor]]
+SIGNATURE = "serving_default"
+
+
+def evaluate_model(folder: str | Path, source: Source, out: str | Path, split: str = "test") -> dict[str, Any]:
+    """Judges a method that training saved.
+
+    Args:
+        folder: of the saved method.
+        source: with the split in it.
+        out: folder for the report.
+        split: held-out records to judge on.
+
+    Returns:
+        The metrics, nested plain values; also in `out/metrics.json`.
+
+    Raises:
+        DataError: the folder is no saved method, or the split is empty.
+    """
+    model = load(folder)
+    log = Path(folder).parent / "log.csv"
+    with model.averaged_weights():
+        return _evaluate(model.signatures()[SIGNATURE], model.config, source, Path(out), split, log if log.is_file() else None)
+
+
+def evaluate_export(
+    folder: str | Path,
+    source: Source,
+    out: str | Path,
+    split: str = "test",
+    log: Path | None = None,
+    baseline: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Judges an export, through the signature that is served; arguments and result as for `evaluate_model`.
+
+    Args:
+        folder: of the version: it holds `saved_model.pb` and `config.yaml`.
+        source, out, split: as for `evaluate_model`.
+        log: `log.csv` of the run, for loss curves.
+        baseline: metrics of the last blessed model, for gates relative to it.
+    """
+    folder = Path(folder)
+    config = load_any_config(folder / "config.yaml")
+    signature = tf.saved_model.load(str(folder)).signatures[SIGNATURE]
+    return _evaluate(signature, config, source, Path(out), split, log, baseline)
+
+
+def _evaluate(
+    signature: Any,
+    config: MethodConfig,
+    source: Source,
+    out: Path,
+    split: str,
+    log: Path | None,
+    baseline: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    task = method_info(config.slug).task
+    judge = look_up(_BY_TASK, task, "task with an evaluation")
+    inputs = set(signature.structured_input_signature[1]) if hasattr(signature, "structured_input_signature") else None
+    names = inputs or {spec.name for spec in signature.input_signature}
+
+    def predict(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        return signature(**{name: batch[name] for name in names})
+
+    return judge(predict, config, source, out, split, log, baseline)
+
+
+def _label_to_image(
+    predict: Predict,
+    config: Any,
+    source: Source,
+    out: Path,
+    split: str,
+    log: Path | None,
+    baseline: Mapping[str, Any] | None,
+) -> dict[str, Any]:
+    """Photographs made from held-out label maps, against the real ones and against what was trained on."""
+    model_class = method_info(config.slug).model_class()
+    held_out = model_class.dataset(source, config, split, config.seed)
+    limit = config.evaluation.samples
+    real, masks, synthetic = [], [], []
+    for batch in held_out.take(-(-limit // config.training.batch_size)):
+        real.append(batch["image"].numpy())
+        masks.append(batch["label_map"].numpy())
+        synthetic.append(predict(batch)["image"].numpy())
+    if not real:
+        raise DataError(f"split '{split}' holds no records to judge on")
+    train = model_class.dataset(source, config, "train", config.seed, training=False)
+    described = source.describe()
+    labels = None
+    if "vessel" in config.labels:
+        diameter = described.get("field_of_view_diameter")
+        labels = VesselLabels(vessel=config.labels.index("vessel"), diameter=diameter)
+    stacked = [np.concatenate(arrays)[:limit] for arrays in (real, synthetic, masks, masks)]
+    if labels is None:  # agreement is measured on vessels
+        stacked[2:] = [None, None]
+    images = GenerationImages(*stacked, train=np.concatenate([batch["image"].numpy() for batch in train]))
+    return write_generation_report(
+        out,
+        f"{config.slug}: {split} split of {described['kind']}",
+        images,
+        extractor=default_extractor(config.evaluation.extractor_weights),
+        labels=labels,
+        label_names={name: code for code, name in enumerate(config.labels)},
+        gates=config.evaluation.gates,
+        baseline=baseline,
+        log=log,
+        config=config.to_dict(),
+    )
+
+
+_BY_TASK: Mapping[str, Callable[..., dict[str, Any]]] = {"label map to photograph": _label_to_image}

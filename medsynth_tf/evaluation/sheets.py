@@ -1,0 +1,142 @@
+"""Contact sheets: labelled rows of images as one PNG, for eyes."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from medsynth_tf.core.errors import DataError
+from medsynth_tf.core.files import replacing_file
+from medsynth_tf.evaluation.memorisation import Neighbours
+
+_GAP = 4
+_TEXT = 13
+_LINE = 20  # pixels of a line of text
+_LEAST_TILE, _MOST_TILE = 96, 256  # tiles are scaled into this range by whole factors where they can be
+_PAPER, _INK = (255, 255, 255), (30, 30, 30)
+
+# Distinct for common colour blindness; background values are dark, then by label value.
+_PALETTE = np.array(
+    [
+        [92, 40, 30],
+        [86, 180, 233],
+        [240, 228, 66],
+        [213, 94, 0],
+        [0, 158, 115],
+        [255, 255, 255],
+        [204, 121, 167],
+        [0, 114, 178],
+    ],
+    np.uint8,
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+    """Images under one heading.
+
+    Attributes:
+        heading: a line of text above them.
+        images: uint8 [N, H, W, 3 or 1] or label maps [N, H, W].
+        captions: one a picture below it, or none.
+    """
+
+    heading: str
+    images: np.ndarray
+    captions: Sequence[str] = ()
+
+
+def write_sheet(path: str | Path, title: str, rows: Sequence[Row]) -> Path:
+    """Writes rows of images, of equal size, as a PNG.
+
+    Raises:
+        DataError: there is no image, or an array is no image.
+    """
+    if not rows or not any(len(row.images) for row in rows):
+        raise DataError(f"contact sheet '{title}': no images")
+    tiles = [[_tile(image, row.heading) for image in row.images] for row in rows]
+    height = max(tile.height for row in tiles for tile in row)
+    width = max(tile.width for row in tiles for tile in row)
+    columns = max(map(len, tiles))
+    heights = [_LINE + height + (_LINE if row.captions else 0) + _GAP for row in rows]
+    sheet = Image.new("RGB", (max(columns * (width + _GAP) + _GAP, 9 * len(title)), _LINE + 2 * _GAP + sum(heights)), _PAPER)
+    draw = ImageDraw.Draw(sheet)
+    font = ImageFont.load_default(_TEXT)
+    draw.text((_GAP, _GAP), title, _INK, font)
+    top = _LINE + 2 * _GAP
+    for row, pictures, row_height in zip(rows, tiles, heights):
+        draw.text((_GAP, top), row.heading, _INK, font)
+        for column, picture in enumerate(pictures):
+            left = _GAP + column * (width + _GAP)
+            sheet.paste(picture, (left, top + _LINE))
+            if column < len(row.captions):
+                draw.text((left, top + _LINE + height + 2), row.captions[column], _INK, font)
+        top += row_height
+    path = Path(path)
+    with replacing_file(path) as temporary:
+        sheet.save(temporary, format="PNG")
+    return path
+
+
+def write_real_and_synthetic(path: str | Path, real: np.ndarray, synthetic: np.ndarray, count: int = 8) -> Path:
+    """Real photographs above synthetic ones."""
+    rows = [Row("Real", real[_spread(len(real), count)]), Row("SYNTHETIC", synthetic[_spread(len(synthetic), count)])]
+    return write_sheet(path, "Real above, synthetic below", rows)
+
+
+def write_masks_and_images(
+    path: str | Path, masks: np.ndarray, synthetic: np.ndarray, labels: Mapping[str, int] | None = None, count: int = 8
+) -> Path:
+    """Each mask above the synthetic image made from it; `labels` names the values."""
+    chosen = _spread(len(synthetic), count)
+    named = ", ".join(f"{value} {name}" for name, value in (labels or {}).items())
+    return write_sheet(
+        path,
+        "Label maps and the images made from them",
+        [Row(f"Label map{': ' + named if named else ''}", masks[chosen]), Row("SYNTHETIC", synthetic[chosen])],
+    )
+
+
+def write_nearest(path: str | Path, synthetic: np.ndarray, train: np.ndarray, neighbours: Neighbours, count: int = 8) -> Path:
+    """The synthetic images that are nearest to the training set, above their nearest training images."""
+    order = np.argsort(neighbours.distance, kind="stable")[:count]
+    threshold = np.percentile(neighbours.baseline, 5)
+    captions = [f"{neighbours.distance[i]:.3g}" for i in order]
+    return write_sheet(
+        path,
+        f"Nearest training images, in {neighbours.space}; 5 % of held-out images are nearer than {threshold:.3g}",
+        [
+            Row("SYNTHETIC", synthetic[order]),
+            Row("Nearest training image; distance", train[neighbours.nearest[order]], captions),
+        ],
+    )
+
+
+def colour_map(mask: np.ndarray) -> np.ndarray:
+    """A label map in colours, uint8 [H, W, 3]; 255 is black."""
+    return np.where((mask == 255)[..., None], np.uint8(0), _PALETTE[mask % len(_PALETTE)])
+
+
+def _spread(total: int, count: int) -> np.ndarray:
+    """Positions of `count` images evenly over the set: neighbours in a set are often much alike (eyes, patches)."""
+    return np.unique(np.linspace(0, total - 1, min(count, total)).astype(int))
+
+
+def _tile(image: np.ndarray, heading: str) -> Image.Image:
+    if image.dtype == np.uint8 and image.ndim == 2:
+        image = colour_map(image)
+        resampling = Image.Resampling.NEAREST
+    elif image.dtype == np.uint8 and image.ndim == 3 and image.shape[-1] in (1, 3):
+        image = image.repeat(3 // image.shape[-1], axis=-1)
+        resampling = Image.Resampling.BICUBIC
+    else:
+        got = f"{image.dtype} {list(image.shape)}"
+        raise DataError(f"contact sheet, '{heading}': expected uint8 images [H, W, 1 or 3] or label maps [H, W], got {got}")
+    side = max(image.shape[:2])
+    factor = max(1.0, np.ceil(_LEAST_TILE / side)) if side <= _MOST_TILE else _MOST_TILE / side
+    size = (max(1, round(image.shape[1] * factor)), max(1, round(image.shape[0] * factor)))
+    return Image.fromarray(image).resize(size, resampling)
