@@ -124,6 +124,7 @@ class Client:
         model: str,
         inputs: Mapping[str, np.ndarray],
         signature: str = DEFAULT_SIGNATURE,
+        *,
         version: int | None = None,
         label: str | None = None,
         outputs: Sequence[str] | None = None,
@@ -218,9 +219,7 @@ class Client:
                     return available[0]
                 seen = ", ".join(f"version {one.version} is {one.state}" for one in versions)
             time.sleep(max(0.0, min(pause, deadline - time.monotonic())))
-        raise ServingError(
-            f"model '{model}' at {self.address} was not ready within {timeout:g} s: {seen}", "DEADLINE_EXCEEDED"
-        )
+        raise ServingError(f"model '{model}' at {self.address} was not ready within {timeout:g} s: {seen}", "DEADLINE_EXCEEDED")
 
     def close(self) -> None:
         """Closes the connection; calls in progress fail with CANCELLED."""
@@ -229,9 +228,7 @@ class Client:
     def __enter__(self) -> Client:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None) -> None:
         self.close()
 
     def _call(self, method: Callable[..., Any], request: Any, timeout: float) -> Any:

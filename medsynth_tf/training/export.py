@@ -24,6 +24,7 @@ def export(
     model: tf.keras.Model,
     folder: str | Path,
     name: str | None = None,
+    *,
     data_fingerprint: str | None = None,
     metrics: Mapping[str, float] | None = None,
     warmup: bool = True,
@@ -133,9 +134,7 @@ def _save(functions: Mapping[str, Any], folder: Path) -> None:
         raise ExportError(f"TensorFlow cannot save the signatures: {' '.join(str(error).split())}") from error
 
 
-def _warmup_requests(
-    name: str, described: Mapping[str, Any], examples: Mapping[str, Mapping[str, np.ndarray]]
-) -> list[bytes]:
+def _warmup_requests(name: str, described: Mapping[str, Any], examples: Mapping[str, Mapping[str, np.ndarray]]) -> list[bytes]:
     """One serialised PredictionLog per signature."""
     try:
         from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
@@ -156,7 +155,9 @@ def _warmup_requests(
         for tensor, spec in signature["inputs"].items():
             array = np.asarray(examples[key][tensor])
             proto = tf.make_tensor_proto(array)
-            if tf.as_dtype(proto.dtype).name != spec["dtype"] or not tf.TensorShape(spec["shape"]).is_compatible_with(array.shape):
+            if tf.as_dtype(proto.dtype).name != spec["dtype"] or not tf.TensorShape(spec["shape"]).is_compatible_with(
+                array.shape
+            ):
                 raise ExportError(
                     f"example_inputs()['{key}']['{tensor}'] is {array.dtype} {list(array.shape)}, "
                     f"the signature takes {spec['dtype']} {spec['shape']}"

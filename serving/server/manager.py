@@ -292,5 +292,3 @@ def _as_status(error: Exception) -> StatusError:
     if isinstance(error, tf.errors.OpError):
         return from_tensorflow(error)
     return StatusError(StatusCode.UNKNOWN, " ".join(str(error).split()) or type(error).__name__)
-
-

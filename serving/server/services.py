@@ -15,7 +15,6 @@ from tensorflow_serving.apis import (
     status_pb2,
 )
 
-
 from serving.server.manager import Manager
 from serving.server.prediction import predict
 from serving.server.status import StatusError, answering
@@ -30,9 +29,7 @@ class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
         self._manager = manager
 
     @answering
-    def Predict(
-        self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext
-    ) -> predict_pb2.PredictResponse:
+    def Predict(self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext) -> predict_pb2.PredictResponse:
         """Runs a signature; within the caller's deadline, and not at all if that has passed in the queue."""
         _require_spec(request)
         timeout_ms = _remaining_ms(context)

@@ -50,7 +50,9 @@ class TinyMethod(tf.keras.Model):
         )
         def serving_default(label_map: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
             tf.debugging.assert_less(
-                label_map, tf.constant(self.config.labels, tf.uint8), message=f"label_map: labels are 0 to {self.config.labels - 1}"
+                label_map,
+                tf.constant(self.config.labels, tf.uint8),
+                message=f"label_map: labels are 0 to {self.config.labels - 1}",
             )
             image = self(label_map, seed)
             return {"image": image, "mean": tf.reduce_mean(tf.cast(image, tf.float32), [1, 2, 3])}

@@ -56,7 +56,9 @@ def test_versions_count_up_and_ignore_other_names(model, tmp_path):
 
 
 def test_warmup_file_parses_and_names_the_model(exported):
-    logs = [prediction_log_pb2.PredictionLog.FromString(r.numpy()) for r in tf.data.TFRecordDataset(str(exported / WARMUP_FILE))]
+    logs = [
+        prediction_log_pb2.PredictionLog.FromString(r.numpy()) for r in tf.data.TFRecordDataset(str(exported / WARMUP_FILE))
+    ]
     requests = {log.predict_log.request.model_spec.signature_name: log.predict_log.request for log in logs}
     assert set(requests) == {"serving_default", "spin"}
     assert requests["spin"].model_spec.name == "tiny"
@@ -87,11 +89,11 @@ def test_card_says_what_was_exported_and_detects_any_change(exported, tmp_path):
         byte = file.read(1)
         file.seek(100)
         file.write(bytes([byte[0] ^ 1]))
-    with pytest.raises(ExportError, match="saved_model.pb was altered"):
+    with pytest.raises(ExportError, match=r"saved_model\.pb was altered"):
         card.verify(altered)
     lacking = copy("lacking")
     (lacking / "variables" / "variables.index").unlink()
-    with pytest.raises(ExportError, match=r"variables/variables.index is missing"):
+    with pytest.raises(ExportError, match=r"variables/variables\.index is missing"):
         card.verify(lacking)
     added = copy("added")
     (added / "extra").touch()
