@@ -19,6 +19,7 @@ from medsynth_tf.core.files import replacing_file
 from medsynth_tf.core.names import look_up
 from medsynth_tf.core.seeds import derive_seed
 from serving.client import TLS, Client
+from serving.label_maps import fit_label_map
 from serving.manifest import Entry, Manifest
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ class _Job:
     keys: Sequence[RecordKey]
     folder: Path
     settings: dict[str, Any]
-    resize: Resize | None
+    resize: Resize
     timeout: float
 
     def batch(self, indices: Sequence[int]) -> list[Entry]:
@@ -63,14 +64,10 @@ class _Job:
         mask = self.source.read(key).get("mask")
         if mask is None:
             raise DataError(f"record '{key.id}' has no mask to synthesise from")
+        if mask.ndim != 2 or mask.dtype != np.uint8:
+            raise DataError(f"the mask of record '{key.id}' is {mask.dtype} {list(mask.shape)}: expected uint8 [H, W]")
         height, width = self.settings["size"]
-        if mask.shape != (height, width):
-            if self.resize is None:
-                raise DataError(
-                    f"the mask of record '{key.id}' is {'×'.join(map(str, mask.shape))}, the model takes {height}×{width}"
-                )
-            mask = self.resize(mask, height, width)
-        return np.asarray(mask, np.uint8)
+        return mask if mask.shape == (height, width) else self.resize(mask, height, width)
 
     def _write(self, index: int, source_id: str, mask: np.ndarray, seed: int, image: np.ndarray) -> Entry:
         from medsynth_tf.data.writers import Provenance, write_image
@@ -108,7 +105,7 @@ def synthesize(
     keys: Sequence[RecordKey] | None = None,
     version: int | None = None,
     image_size: tuple[int, int] | None = None,
-    resize: Resize | None = None,
+    resize: Resize = fit_label_map,
     method: str = "",
     token: str | None = None,
     tls: TLS | None = None,
@@ -133,7 +130,7 @@ def synthesize(
         keys: of the records to take the masks from; default: all.
         version: of the model; default: the newest, or the one that the run in `folder` began with.
         image_size: (height, width) of the masks; needed only if the model's signature leaves it open.
-        resize: fits a mask of another size: (mask, height, width) → mask; without it such a mask is an error.
+        resize: fits a mask of another size: (mask, height, width) → mask.
         method: the method's slug for the provenance marks; default: the model's name.
         token, tls: as serving.client.Client.
         timeout: seconds for a request with its retries.

@@ -17,6 +17,7 @@ from PIL import Image
 
 from medsynth_tf.core.errors import DataError, ServingError, UnknownNameError
 from medsynth_tf.core.seeds import derive_seed
+from serving.label_maps import fit_label_map
 from serving.synthesize import synthesize
 from tests.serving import fake_writers
 from tests.serving.conftest import ROOT
@@ -96,6 +97,7 @@ SCRIPT = """
 import sys
 from tests.serving import fake_writers
 sys.modules["medsynth_tf.data.writers"] = fake_writers
+from serving.label_maps import fit_label_map
 from serving.synthesize import synthesize
 from tests.serving.fake_source import FakeSource
 print("start", flush=True)
@@ -177,19 +179,31 @@ def test_two_runs_at_once_in_one_folder_are_refused(server, tmp_path):
     assert _run(server, tmp_path, source=Reentrant(), count=1) == 1
 
 
-def test_masks_of_another_size(server, tmp_path):
-    with pytest.raises(DataError, match="'record0' is 16×16, the model takes 8×8"):
-        _run(server, tmp_path / "refused", source=FakeSource(size=16))
+def test_masks_of_another_size_are_fitted(server, tmp_path):
     sizes = []
 
     def halve(mask, height, width):
         sizes.append((mask.shape, height, width))
         return mask[::2, ::2]
 
-    _run(server, tmp_path / "halved", count=1, source=FakeSource(size=16), resize=halve)
+    _run(server, tmp_path, count=1, source=FakeSource(size=16), resize=halve)
     assert sizes == [((16, 16), 8, 8)]
     expected = FakeSource(size=16).read(FakeSource().keys()[0])["mask"][::2, ::2]
-    np.testing.assert_array_equal(Image.open(tmp_path / "halved/masks/000000.png"), expected)
+    np.testing.assert_array_equal(Image.open(tmp_path / "masks/000000.png"), expected)
+
+
+def test_fitting_crops_to_the_field_of_view_and_keeps_thin_structures():
+    pytest.importorskip("medsynth_tf.data.transforms")
+    mask = np.full((40, 60), 255, np.uint8)
+    mask[:, 10:50] = 0  # a field of view of 40×40
+    mask[:, 30] = 2  # a vessel one pixel wide
+    mask[0:20, 10:18] = 1
+    fitted = fit_label_map(mask, 10, 10)
+    expected = np.zeros((10, 10), np.uint8)  # each pixel is 4×4 of the field of view
+    expected[:5, :2] = 1
+    expected[:, 5] = 2  # covers a quarter of its pixels
+    np.testing.assert_array_equal(fitted, expected)
+    assert fitted.dtype == np.uint8
 
 
 def test_wrong_arguments(server, tmp_path):
@@ -199,6 +213,13 @@ def test_wrong_arguments(server, tmp_path):
 
     with pytest.raises(DataError, match="record 'record0' has no mask"):
         _run(server, tmp_path / "a", source=Maskless())
+
+    class Volumes(FakeSource):
+        def read(self, key):
+            return {"id": key.id, "mask": np.zeros((4, 8, 8), np.uint8)}
+
+    with pytest.raises(DataError, match=r"record 'record0' is uint8 \[4, 8, 8\]: expected uint8 \[H, W\]"):
+        _run(server, tmp_path / "v", source=Volumes())
     with pytest.raises(DataError, match="no records"):
         _run(server, tmp_path / "b", source=FakeSource(count=0))
     with pytest.raises(UnknownNameError, match="unknown image format 'pgn'; did you mean 'png'"):
