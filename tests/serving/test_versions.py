@@ -7,8 +7,10 @@ import threading
 import time
 from pathlib import Path
 
+import grpc
 import numpy as np
 import pytest
+from tensorflow_serving.apis import model_management_pb2, model_service_pb2_grpc
 
 from medsynth_tf.core.errors import ServingError
 from medsynth_tf.training.export import export
@@ -133,6 +135,25 @@ def test_half_copied_versions_and_temporary_folders_wait(folder, polling, tmp_pa
     shutil.copy(good / "saved_model.pb", folder / "7")
     _wait_for(lambda: _state(polling, 7) is not None and _state(polling, 7).state == "AVAILABLE")
     assert polling.predict("tiny", INPUTS).version == 7
+
+
+def test_models_are_replaced_by_a_reload_request(folder, polling, tmp_path):
+    request = model_management_pb2.ReloadConfigRequest()
+    request.config.model_config_list.config.add(name="other", base_path=str(folder), model_platform="tensorflow")
+    with grpc.insecure_channel(polling.address) as channel:
+        stub = model_service_pb2_grpc.ModelServiceStub(channel)
+        assert stub.HandleReloadConfigRequest(request, timeout=30).status.error_code == 0
+        assert polling.predict("other", INPUTS).version == 1
+        with pytest.raises(ServingError, match=r"Latest\(tiny\)"):
+            polling.predict("tiny", INPUTS)
+
+        _damage_weights(export(TinyMethod(), tmp_path / "bad"))
+        request.config.model_config_list.config.add(name="bad", base_path=str(tmp_path / "bad"), model_platform="tensorflow")
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.HandleReloadConfigRequest(request, timeout=30)
+    assert caught.value.code() == grpc.StatusCode.UNKNOWN
+    assert "{name: bad version: 1} due to error" in caught.value.details()
+    assert polling.predict("other", INPUTS).version == 1
 
 
 def test_server_waits_for_its_first_version(tmp_path, tiny_model):
