@@ -124,6 +124,7 @@ class Client:
         model: str,
         inputs: Mapping[str, np.ndarray],
         signature: str = DEFAULT_SIGNATURE,
+        *,
         version: int | None = None,
         label: str | None = None,
         outputs: Sequence[str] | None = None,

@@ -79,13 +79,13 @@ class Verdict:
 
     def __str__(self) -> str:
         value = "not computed" if self.value is None else f"{self.value:.4g}"
-        against = " (no blessed model yet)" if self.limit is None else f" (limit {self.limit:.4g})" if self.gate.relative else ""
+        against = (
+            " (no blessed model yet)" if self.limit is None else f" (limit {self.limit:.4g})" if self.gate.relative else ""
+        )
         return f"{'passes' if self.passed else 'FAILS'}: {self.gate.metric} = {value}, must be {self.gate.rule}{against}"
 
 
-def check_gates(
-    metrics: Mapping[str, Any], gates: Sequence[str], baseline: Mapping[str, Any] | None = None
-) -> list[Verdict]:
+def check_gates(metrics: Mapping[str, Any], gates: Sequence[str], baseline: Mapping[str, Any] | None = None) -> list[Verdict]:
     """The verdict of each gate.
 
     Args:

@@ -138,7 +138,9 @@ def write_generation_report(
             )
     if log is not None:
         pictures["Losses during training"] = write_curves(folder / "losses.png", read_log(log))
-    write_report(folder, title=title, metrics=metrics, pictures=pictures, verdicts=check_gates(metrics, gates, baseline), config=config)
+    write_report(
+        folder, title=title, metrics=metrics, pictures=pictures, verdicts=check_gates(metrics, gates, baseline), config=config
+    )
     return metrics
 
 

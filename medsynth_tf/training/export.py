@@ -24,6 +24,7 @@ def export(
     model: tf.keras.Model,
     folder: str | Path,
     name: str | None = None,
+    *,
     data_fingerprint: str | None = None,
     metrics: Mapping[str, float] | None = None,
     warmup: bool = True,

@@ -24,6 +24,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.add_argument("--helpfull", action="help", help="the same as --help")
     parser.add_argument("--port", type=_port, default=8500, help="TCP port for gRPC; 0 takes a free one (default: 8500)")
     parser.add_argument("--grpc_socket_path", default="", help="also listen on this Unix socket (an absolute path)")
     parser.add_argument("--model_name", default="default", help="name of the one model (default: default)")

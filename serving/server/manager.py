@@ -67,11 +67,11 @@ class Manager:
     # Configuration and life
 
     def configure(self, config: ModelServerConfig) -> None:
-        """Takes over the list of models, and loads and unloads until it is served. The former list stays if it is refused.
+        """Takes over the list of models, and loads and unloads until it is served.
 
         Raises:
-            StatusError: INVALID_ARGUMENT, FAILED_PRECONDITION: the list is not allowed; UNKNOWN: a model has no version that
-                could be loaded.
+            StatusError: INVALID_ARGUMENT: the list is not allowed, the former one stays; UNKNOWN: no version of a model could
+                be loaded; FAILED_PRECONDITION: a label is for a version that is not available.
         """
         listed = checked_models(config)
         with self._changed:
@@ -83,9 +83,15 @@ class Manager:
         self.reconcile()
         with self._changed:
             failures = [text for name in listed for text in _failures(self._models[name])]
+            unmet = [(name, number) for name in listed for number in _unmet_labels(self._models[name])]
         if failures:
             raise StatusError(
                 StatusCode.UNKNOWN, f"{len(failures)} servable(s) did not become available: {{{', '.join(failures)}}}"
+            )
+        for name, number in unmet:
+            raise StatusError(
+                StatusCode.FAILED_PRECONDITION,
+                f"Request to assign label to version {number} of model {name}, which is not currently available for inference",
             )
 
     def start_polling(self) -> None:
@@ -251,6 +257,12 @@ class Manager:
             return self._changed.wait_for(
                 lambda: all(model.available() for model in self._models.values() if model.config.base_path), timeout
             )
+
+
+def _unmet_labels(model: Model) -> list[int]:
+    """Labelled versions that do not answer, of a model that does."""
+    available = model.available()
+    return [number for number in model.config.version_labels.values() if available and number not in available]
 
 
 def checked_models(config: ModelServerConfig) -> dict[str, ModelConfig]:

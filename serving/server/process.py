@@ -86,33 +86,37 @@ def main(argv: Sequence[str] | None = None) -> int:
     flags = server_flags.parse(argv)
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname).1s %(name)s: %(message)s")
     stop = threading.Event()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stop.set())
+    former = {number: signal.signal(number, lambda *_: stop.set()) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
         _serve(flags, stop)
     except MedSynthError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    finally:
+        for number, handler in former.items():
+            signal.signal(number, handler)
     return 0
 
 
 def _serve(flags: argparse.Namespace, stop: threading.Event) -> None:
-    config = server_flags.model_config(flags)
     manager = Manager(flags.file_system_poll_wait_seconds)
+    config = server_flags.model_config(flags)
     server = ModelServer(manager, flags.grpc_max_threads)
-    port = server.bind(f"0.0.0.0:{flags.port}")
-    if flags.grpc_socket_path:
-        server.bind(f"unix:{flags.grpc_socket_path}")
     try:
-        manager.configure(config)
-    except StatusError as error:
-        raise ServingError(f"Failed to start server: {error.message}", error.code.name) from error
-    manager.start_polling()
-    while not stop.is_set() and not manager.wait_available(timeout=0.2):
-        pass  # as TensorFlow Serving: not ready before each model has a version
-    if not stop.is_set():
-        server.start()
-        print(f"Running gRPC ModelServer at 0.0.0.0:{port} ...", flush=True)
-        stop.wait()
+        port = server.bind(f"0.0.0.0:{flags.port}")
+        if flags.grpc_socket_path:
+            server.bind(f"unix:{flags.grpc_socket_path}")
+        try:
+            manager.configure(config)
+        except StatusError as error:
+            raise ServingError(f"Failed to start server. Error: {error.message}", error.code.name) from error
+        manager.start_polling()
+        while not stop.is_set() and not manager.wait_available(timeout=0.2):
+            pass  # as TensorFlow Serving: not ready before each model has a version
+        if not stop.is_set():
+            server.start()
+            print(f"Running gRPC ModelServer at 0.0.0.0:{port} ...", flush=True)
+            stop.wait()
+    finally:
         log.info("draining")
-    server.drain()
+        server.drain()

@@ -6,7 +6,6 @@ from pathlib import Path
 
 from tensorflow_serving.config.file_system_storage_path_source_pb2 import FileSystemStoragePathSourceConfig
 
-VersionPolicy = FileSystemStoragePathSourceConfig.ServableVersionPolicy
 SAVED_MODEL_FILES = ("saved_model.pb", "saved_model.pbtxt")
 
 
@@ -23,7 +22,7 @@ def find_versions(base_path: str) -> dict[int, Path]:
     }
 
 
-def aspired(versions: dict[int, Path], policy: VersionPolicy) -> dict[int, Path]:
+def aspired(versions: dict[int, Path], policy: FileSystemStoragePathSourceConfig.ServableVersionPolicy) -> dict[int, Path]:
     """Those of `versions` that `policy` (latest n, all, specific; default: latest 1) wants served."""
     choice = policy.WhichOneof("policy_choice")
     if choice == "all":

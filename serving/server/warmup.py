@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,7 +27,7 @@ def replay(servable: Servable, path: Path) -> int:
     if not file.is_file():
         return 0
     count = 0
-    for record in itertools.islice(tf.compat.v1.io.tf_record_iterator(str(file)), MAX_RECORDS):
+    for record in tf.data.TFRecordDataset(str(file)).take(MAX_RECORDS).as_numpy_iterator():
         log = prediction_log_pb2.PredictionLog.FromString(record)
         if log.WhichOneof("log_type") != "predict_log":
             raise ValueError(f"{file}: cannot replay a {log.WhichOneof('log_type')}; Predict requests are replayed")

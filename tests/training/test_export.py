@@ -89,11 +89,11 @@ def test_card_says_what_was_exported_and_detects_any_change(exported, tmp_path):
         byte = file.read(1)
         file.seek(100)
         file.write(bytes([byte[0] ^ 1]))
-    with pytest.raises(ExportError, match="saved_model.pb was altered"):
+    with pytest.raises(ExportError, match=r"saved_model\.pb was altered"):
         card.verify(altered)
     lacking = copy("lacking")
     (lacking / "variables" / "variables.index").unlink()
-    with pytest.raises(ExportError, match=r"variables/variables.index is missing"):
+    with pytest.raises(ExportError, match=r"variables/variables\.index is missing"):
         card.verify(lacking)
     added = copy("added")
     (added / "extra").touch()
