@@ -18,6 +18,7 @@ from medsynth_tf.data.entries import Entry
 from medsynth_tf.data.layouts import LAYOUTS
 from medsynth_tf.data.manifest import MANIFEST_NAMES, read_manifest
 from medsynth_tf.data.readers import image_format, read_image
+from medsynth_tf.data.readers.dicom import read_patient_id
 from medsynth_tf.data.readers.dicom_series import read_series, series_files, series_header
 from medsynth_tf.data.records import OPTIONAL, Record, validate
 from medsynth_tf.data.source import RecordKey, Source
@@ -83,7 +84,10 @@ class FolderSource(Source):
 
     @functools.cached_property
     def _keys(self) -> list[RecordKey]:
-        return [RecordKey(e.id, self._patient_of(e), e.split, e.label) for e in self._entries.values()]
+        entries = self._entries.values()
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:
+            patients = threads.map(self._patient_of, entries)
+            return [RecordKey(entry.id, patient, entry.split, entry.label) for entry, patient in zip(entries, patients)]
 
     def _patient_of(self, entry: Entry) -> str:
         if entry.patient_id is not None:
@@ -91,7 +95,7 @@ class FolderSource(Source):
         if self._patient == "folder":
             parts = entry.image[0].relative_to(self.path).parts
             return parts[0] if len(parts) > 1 else entry.id
-        return (self._headers[entry.id] or {}).get("patient_id", entry.id)
+        return _patient_in_header(entry) or entry.id
 
     def keys(self) -> list[RecordKey]:
         """See `Source.keys`; headers of DICOM files are read where no table gives patient ids."""
@@ -179,15 +183,27 @@ class FolderSource(Source):
         }
 
 
+def _is_dicom(entry: Entry) -> bool:
+    return entry.image[0].is_dir() or len(entry.image) > 1 or image_format(entry.image[0]) == "dicom"
+
+
+def _slices(entry: Entry) -> tuple[Path, ...]:
+    return series_files(entry.image[0]) if entry.image[0].is_dir() else entry.image
+
+
+def _patient_in_header(entry: Entry) -> str:
+    """Empty where the files say none, or are damaged: that is reported when the record is read."""
+    try:
+        return read_patient_id(_slices(entry)[0]) if _is_dicom(entry) else ""
+    except DataError:
+        return ""
+
+
 def _header_entries(entry: Entry) -> dict[str, Any] | None:
     """What the image file gives beside pixels, read from its header; None where that is damaged."""
-    path = entry.image[0]
     try:
-        kind = "dicom" if path.is_dir() or len(entry.image) > 1 else image_format(path)
-        if kind == "nifti":
-            return {"spacing": None}
-        if kind != "dicom":
-            return {}
-        return series_header(series_files(path) if path.is_dir() else entry.image).entries()
+        if _is_dicom(entry):
+            return series_header(_slices(entry)).entries()
+        return {"spacing": None} if image_format(entry.image[0]) == "nifti" else {}
     except DataError:
         return None

@@ -144,7 +144,10 @@ def _mirrored(record: dict[str, tf.Tensor], axis: int) -> dict[str, tf.Tensor]:
     dimensions = record["image"].shape.rank - 1
     space = dimensions + axis
     length = tf.cast(tf.shape(record["image"])[space], tf.float32)
-    mirrored = {name: tf.reverse(record[name], [space]) for name in ("image", "mask") if name in record}
+    mirrored: dict[str, tf.Tensor] = {}
+    for name in ("image", "mask"):
+        if name in record:
+            mirrored[name] = tf.reverse(record[name], [space])
     if "landmarks" in record:
         points = tf.unstack(record["landmarks"], num=dimensions, axis=1)
         points[space] = length - 1 - points[space]

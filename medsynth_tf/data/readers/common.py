@@ -78,11 +78,19 @@ def narrowed(values: np.ndarray, path: Path) -> np.ndarray:
     Raises:
         DataError: values beyond int32.
     """
-    low, high = int(values.min(initial=0)), int(values.max(initial=0))
+    return values.astype(integer_type(int(values.min(initial=0)), int(values.max(initial=0)), path))
+
+
+def integer_type(low: int, high: int, path: Path) -> np.dtype:
+    """int16 where both ends fit, else int32.
+
+    Raises:
+        DataError: one is beyond int32.
+    """
     for target in (np.int16, np.int32):
         limits = np.iinfo(target)
         if limits.min <= low and high <= limits.max:
-            return values.astype(target)
+            return np.dtype(target)
     raise DataError(f"{path}: values from {low} to {high} do not fit 32 bits")
 
 

@@ -11,11 +11,13 @@ import numpy as np
 import pydicom
 from pydicom.dataset import Dataset
 from pydicom.errors import BytesLengthException, InvalidDicomError
+from pydicom.filereader import read_partial
 from pydicom.pixels import apply_color_lut, apply_modality_lut, get_decoder
+from pydicom.tag import BaseTag, Tag
 from pydicom.uid import RLELossless
 
 from medsynth_tf.core.errors import DataError
-from medsynth_tf.data.readers.common import check_size, narrowed, one_line, opened, stored_type
+from medsynth_tf.data.readers.common import check_size, integer_type, one_line, opened, stored_type
 from medsynth_tf.data.readers.rle import RLE_PLUGIN
 
 # What pydicom raises on damaged files, depending on where the damage is.
@@ -23,6 +25,9 @@ _DAMAGE = (
     InvalidDicomError, BytesLengthException, AttributeError, EOFError, IndexError, KeyError, NotImplementedError, OSError,
     OverflowError, RuntimeError, TypeError, ValueError, struct.error,
 )  # fmt: skip
+
+_PATIENT_ID = Tag("PatientID")
+_PATIENT_TAGS: list[BaseTag | int] = [Tag("SpecificCharacterSet"), _PATIENT_ID]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +68,21 @@ def read_dicom_header(path: str | Path) -> DicomHeader:
     return _header(_dataset(path, stop_before_pixels=True), path)
 
 
+def read_patient_id(path: str | Path) -> str:
+    """The patient id alone, empty where there is none; the file is read no further than that.
+
+    Raises:
+        DataError: the file is missing or damaged.
+    """
+    path = Path(path)
+    with opened(path) as file:
+        try:
+            start = read_partial(file, lambda tag, vr, length: tag > _PATIENT_ID, specific_tags=_PATIENT_TAGS)
+            return str(start.get("PatientID") or "").strip()
+        except _DAMAGE as error:
+            raise DataError(f"{path}: {_damage(error)}") from error
+
+
 def read_dicom(path: str | Path) -> dict[str, Any]:
     """Reads an image file of any transfer syntax that pydicom decodes here (raw, RLE, JPEG, JPEG-LS, JPEG 2000, HTJ2K).
 
@@ -86,10 +106,14 @@ def _dataset(path: Path, stop_before_pixels: bool = False) -> Dataset:
     with opened(path) as file:
         try:
             return pydicom.dcmread(file, stop_before_pixels=stop_before_pixels)
-        except InvalidDicomError as error:
-            raise DataError(f"{path}: not a DICOM file (no DICM mark after the preamble)") from error
         except _DAMAGE as error:
-            raise DataError(f"{path}: damaged DICOM header: {one_line(error)}") from error
+            raise DataError(f"{path}: {_damage(error)}") from error
+
+
+def _damage(error: BaseException) -> str:
+    if isinstance(error, InvalidDicomError):
+        return "not a DICOM file (no DICM mark after the preamble)"
+    return f"damaged DICOM header: {one_line(error)}"
 
 
 def _header(dataset: Dataset, path: Path) -> DicomHeader:
@@ -110,7 +134,7 @@ def _header(dataset: Dataset, path: Path) -> DicomHeader:
             orientation=_floats(orientation, "ImageOrientationPatient", 6),
         )
     except _DAMAGE as error:
-        raise DataError(f"{path}: damaged DICOM header: {one_line(error)}") from error
+        raise DataError(f"{path}: {_damage(error)}") from error
 
 
 def _pixel_spacing(dataset: Dataset, measures: Dataset) -> tuple[float, float] | None:
@@ -137,13 +161,14 @@ def _item(dataset: Dataset | None, name: str) -> Dataset | None:
     return sequence[0] if sequence else None
 
 
-def _functional_groups(dataset: Dataset, frame: int) -> Dataset:
-    """The functional groups of a frame of an enhanced object: its own over the shared ones; empty for other objects."""
-    groups = Dataset()
+def _functional_groups(dataset: Dataset, frame: int) -> Dataset | None:
+    """The functional groups of a frame of an enhanced object: its own over the shared ones; None for other objects."""
     shared = _item(dataset, "SharedFunctionalGroupsSequence")
-    if shared is not None:
-        groups.update(shared)
     per_frame = dataset.get("PerFrameFunctionalGroupsSequence")
+    if shared is None and not per_frame:
+        return None
+    groups = Dataset()
+    groups.update(shared or {})
     if per_frame and frame < len(per_frame):
         groups.update(per_frame[frame])
     return groups
@@ -220,6 +245,13 @@ def _rescale(group: Dataset) -> tuple[float, float]:
 def _rescaled(stored: np.ndarray, slope: float, intercept: float, path: Path) -> np.ndarray:
     if (slope, intercept) == (1.0, 0.0):
         return stored
-    if slope.is_integer() and intercept.is_integer():
-        return narrowed(stored.astype(np.int32) * np.int32(slope) + np.int32(intercept), path)
-    return (stored * slope + intercept).astype(np.float32)
+    if not (slope.is_integer() and intercept.is_integer()):
+        return (stored * slope + intercept).astype(np.float32)
+    # The range is known from the stored range, so that the sum can be made in the type it ends in: two passes, not six.
+    low, high = sorted(int(end) * int(slope) + int(intercept) for end in (stored.min(), stored.max()))
+    target = integer_type(low, high, path)
+    values = stored.astype(target)  # may wrap, and wraps back below, as the result is known to fit
+    if slope != 1.0:
+        values *= np.array(int(slope)).astype(target)
+    values += np.array(int(intercept)).astype(target)
+    return values
