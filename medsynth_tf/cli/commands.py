@@ -55,20 +55,29 @@ def _print_settings(settings: Settings, prefix: str) -> None:
 
 def ingest(arguments: argparse.Namespace) -> None:
     """`medsynth ingest`."""
+    from tqdm import tqdm
+
+    from medsynth_tf.data.ingest import REJECTED
     from medsynth_tf.data.ingest import ingest as run
 
-    manifest = run(
-        arguments.data,
-        Path(arguments.out),
-        shards=arguments.shards,
-        fractions=tuple(arguments.fractions),
-        seed=arguments.seed,
-        compression="GZIP" if arguments.compress else "",
-    )
-    counts = ", ".join(f"{split} {count}" for split, count in manifest["counts"].items())
-    print(
-        f"{arguments.out}: {counts}; {manifest['rejected']} refused" + (" (see rejected.csv)" if manifest["rejected"] else "")
-    )
+    with tqdm(desc="ingest", unit="shard") as bar:
+
+        def on_shard(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        report = run(
+            arguments.data,
+            arguments.out,
+            fractions=arguments.fractions,
+            seed=arguments.seed,
+            shards=arguments.shards,
+            compression="GZIP" if arguments.compress else "",
+            on_shard=on_shard,
+        )
+    counts = ", ".join(f"{split} {count}" for split, count in report.counts.items())
+    refused = f"; {len(report.rejected)} refused, see {REJECTED}" if report.rejected else ""
+    print(f"{report.output}: {counts}{refused}")
 
 
 def train(arguments: argparse.Namespace) -> int:
@@ -88,18 +97,19 @@ def train(arguments: argparse.Namespace) -> int:
 def evaluate(arguments: argparse.Namespace) -> int:
     """`medsynth evaluate`."""
     from medsynth_tf.data.open import open_source
-    from medsynth_tf.evaluation.gates import judge
+    from medsynth_tf.evaluation.gates import check_gates, flattened
     from medsynth_tf.evaluation.run import evaluate_export, evaluate_model
 
     source, model, out = open_source(arguments.data), Path(arguments.model), Path(arguments.out)
     exported = (model / "saved_model.pb").is_file()
     metrics = (evaluate_export if exported else evaluate_model)(model, source, out, split=arguments.split)
-    for name, value in metrics.items():
-        print(f"{name:32s} {value:.4g}" if isinstance(value, float) else f"{name:32s} {value}")
-    verdict = judge(registry.load_any_config(model / "config.yaml").evaluation.gates, metrics)
-    print("\n".join(verdict.reasons))
-    print(f"report: {out / 'report.html'}")
-    return 0 if verdict.passed else REFUSED
+    for name, value in flattened(metrics).items():
+        print(f"{name:36s} {value:.4g}" if isinstance(value, float) else f"{name:36s} {value}")
+    verdicts = check_gates(metrics, registry.load_any_config(model / "config.yaml").evaluation.gates)
+    for verdict in verdicts:
+        print(verdict)
+    print(f"report: {out / 'index.html'}")
+    return 0 if all(verdict.passed for verdict in verdicts) else REFUSED
 
 
 def export(arguments: argparse.Namespace) -> None:
@@ -142,9 +152,9 @@ def synthesize(arguments: argparse.Namespace) -> int:
 def _pipeline_settings(arguments: argparse.Namespace) -> Any:
     from tfx_pipelines.factory import PipelineSettings
 
+    settings = PipelineSettings(root=Path(arguments.root).absolute(), push_to=Path(arguments.push_to).absolute())
     beam = tuple(getattr(arguments, "beam", ()))
-    paths = {"root": Path(arguments.root).absolute(), "push_to": Path(arguments.push_to).absolute()}
-    return PipelineSettings(**paths, beam_args=beam) if beam else PipelineSettings(**paths)
+    return dataclasses.replace(settings, beam_args=beam) if beam else settings
 
 
 def pipeline_run(arguments: argparse.Namespace) -> int:
@@ -154,7 +164,7 @@ def pipeline_run(arguments: argparse.Namespace) -> int:
 
     result = run(config, arguments.data, _pipeline_settings(arguments))
     print("\n".join(result.reasons))
-    print(f"report: {result.evaluation / 'report.html'}")
+    print(f"report: {result.evaluation / 'index.html'}")
     print(f"pushed: {result.pushed}" if result.pushed else "refused: nothing was pushed")
     return 0 if result.pushed else REFUSED
 

@@ -11,7 +11,7 @@ from tfx.utils import path_utils
 from medsynth_tf.core.files import write_text
 from medsynth_tf.core.registry import load_any_config
 from medsynth_tf.data.open import open_source
-from medsynth_tf.evaluation.gates import judge
+from medsynth_tf.evaluation.gates import check_gates
 from medsynth_tf.evaluation.run import evaluate_export
 
 
@@ -29,22 +29,22 @@ def SynthesisEvaluator(
         examples: the held-out split is judged on, the training split is searched for memorised images.
         model: from the Trainer.
         blessing: blessed or not; `verdict.json` in it gives each gate with its value and limit.
-        evaluation: `metrics.json` and the report, for people.
+        evaluation: `metrics.json` and the page `index.html`, for people.
         baseline: the last blessed model, if there is one: judged on the same data, for gates relative to it.
     """
     folder = path_utils.serving_model_path(model.uri)
     config = load_any_config(os.path.join(folder, "config.yaml"))
     source = open_source(f"tfrecord:{examples.uri}")
-    metrics = evaluate_export(folder, source, evaluation.uri, config=config)
-    baseline_metrics = None
+    before = None
     if baseline is not None:
-        baseline_folder = path_utils.serving_model_path(baseline.uri)
-        baseline_metrics = evaluate_export(baseline_folder, source, os.path.join(evaluation.uri, "baseline"), config=config)
-    verdict = judge(config.evaluation.gates, metrics, baseline_metrics)
-    write_text(os.path.join(blessing.uri, "verdict.json"), json.dumps(verdict.to_dict(), indent=2))
-    write_text(os.path.join(blessing.uri, "BLESSED" if verdict.passed else "NOT_BLESSED"), "")
-    blessing.set_int_custom_property("blessed", int(verdict.passed))
-    blessing.set_string_custom_property("reasons", "; ".join(verdict.reasons))
+        before = evaluate_export(path_utils.serving_model_path(baseline.uri), source, os.path.join(evaluation.uri, "baseline"))
+    metrics = evaluate_export(folder, source, evaluation.uri, baseline=before)
+    verdicts = check_gates(metrics, config.evaluation.gates, before)
+    passed, reasons = all(verdict.passed for verdict in verdicts), [str(verdict) for verdict in verdicts]
+    write_text(os.path.join(blessing.uri, "verdict.json"), json.dumps({"passed": passed, "reasons": reasons}, indent=2))
+    write_text(os.path.join(blessing.uri, "BLESSED" if passed else "NOT_BLESSED"), "")
+    blessing.set_int_custom_property("blessed", int(passed))
+    blessing.set_string_custom_property("reasons", "; ".join(reasons))
     # LatestBlessedModelStrategy finds the model of a blessing by these
     blessing.set_string_custom_property("current_model", model.uri)
     blessing.set_int_custom_property("current_model_id", model.id)
