@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable
+from typing import Any
 from urllib.parse import parse_qsl
 
 from medsynth_tf.core.errors import ConfigError, UnknownNameError
@@ -76,7 +77,8 @@ def _phantom(spec: SourceSpec) -> Source:
 def _skimage(spec: SourceSpec) -> Source:
     from medsynth_tf.data.skimage_source import SkimageSource
 
-    return SkimageSource(spec.path, **spec.options)
+    options: dict[str, Any] = dict(spec.options)  # the source reads and checks them itself
+    return SkimageSource(spec.path, **options)
 
 
 def _constructed(kind: Callable[..., Source], spec: SourceSpec) -> Source:

@@ -112,10 +112,14 @@ def _label_to_image(
     if "vessel" in config.labels:
         diameter = described.get("field_of_view_diameter")
         labels = VesselLabels(vessel=config.labels.index("vessel"), diameter=diameter)
-    stacked = [np.concatenate(arrays)[:limit] for arrays in (real, synthetic, masks, masks)]
-    if labels is None:  # agreement is measured on vessels
-        stacked[2:] = [None, None]
-    images = GenerationImages(*stacked, train=np.concatenate([batch["image"].numpy() for batch in train]))
+    maps = np.concatenate(masks)[:limit] if labels is not None else None  # agreement is measured on vessels
+    images = GenerationImages(
+        real=np.concatenate(real)[:limit],
+        synthetic=np.concatenate(synthetic)[:limit],
+        real_masks=maps,
+        synthetic_masks=maps,
+        train=np.concatenate([batch["image"].numpy() for batch in train]),
+    )
     return write_generation_report(
         out,
         f"{config.slug}: {split} split of {described['kind']}",

@@ -115,7 +115,7 @@ def test_after_sigkill_at_a_random_step_the_run_ends_with_the_same_weights(unint
     assert code == -signal.SIGKILL, f"killed at step {step}: {lines[-1]}"
     assert not (tmp_path / "killed" / "model").exists()
     code, lines, errors = in_a_process(tmp_path / "killed")
-    assert lines[-1] == "finished True", errors
+    assert lines[-1:] == ["finished True"], errors
     assert len(lines) - 1 < 24, "the second process trained from the start"
     resumed = load(tmp_path / "killed" / "model")
     assert differences(state(resumed), state(uninterrupted.model)) == 0, f"killed at step {step}"
@@ -128,7 +128,8 @@ def test_sigint_saves_and_leaves_cleanly(uninterrupted, tmp_path):
     assert (code, lines[-1]) == (0, "finished False"), errors
     assert "Traceback" not in errors
     reached = int(lines[-2].split()[1])
-    assert tf.train.latest_checkpoint(str(tmp_path / "run" / "checkpoints")).endswith(f"ckpt-{reached}")
+    saved = int(tf.train.latest_checkpoint(str(tmp_path / "run" / "checkpoints")).rpartition("-")[2])
+    assert saved in (reached, reached + 1), "the step in which the signal came is finished and saved"
     resumed = train(tiny(), open_source(SOURCE), tmp_path / "run", progress=False)
     assert differences(state(resumed.model), state(uninterrupted.model)) == 0
 

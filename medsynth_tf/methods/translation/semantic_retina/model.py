@@ -287,18 +287,19 @@ class SemanticRetina(Method):
             label_map = label_ops.assert_valid(label_map, channels)
             return {"image": to_pixels(self({"label_map": label_map, "seed": seed}))}
 
-        def restyle(label_map: tf.Tensor, style_image: tf.Tensor) -> dict[str, tf.Tensor]:
-            tf.debugging.assert_equal(
-                tf.shape(label_map)[0], tf.shape(style_image)[0], "label_map and style_image differ in batch size"
-            )
-            label_map = label_ops.assert_valid(label_map, channels)
-            mean, _ = self.encoder(tf.cast(style_image, tf.float32) / 127.5 - 1.0)
-            return {"image": to_pixels(self.generate(self.planes(label_map), mean))}
-
-        signatures = {
-            "serving_default": tf.function(synthesize, input_signature=[maps, tf.TensorSpec([None], tf.int64, name="seed")])
-        }
+        seeds = tf.TensorSpec([None], tf.int64, name="seed")
+        signatures = {"serving_default": tf.function(synthesize, input_signature=[maps, seeds])}
         if self.encoder is not None:
+            encoder: StyleEncoder = self.encoder
+
+            def restyle(label_map: tf.Tensor, style_image: tf.Tensor) -> dict[str, tf.Tensor]:
+                tf.debugging.assert_equal(
+                    tf.shape(label_map)[0], tf.shape(style_image)[0], "label_map and style_image differ in batch size"
+                )
+                label_map = label_ops.assert_valid(label_map, channels)
+                mean, _ = encoder(tf.cast(style_image, tf.float32) / 127.5 - 1.0)
+                return {"image": to_pixels(self.generate(self.planes(label_map), mean))}
+
             image = tf.TensorSpec([None, size, size, 3], tf.uint8, name="style_image")
             signatures["restyle"] = tf.function(restyle, input_signature=[maps, image])
         return signatures
@@ -307,7 +308,9 @@ class SemanticRetina(Method):
         """One request per signature: an all-retina label map."""
         size = self.config.image_size
         label_map = np.zeros([1, size, size], np.uint8)
-        examples = {"serving_default": {"label_map": label_map, "seed": np.zeros([1], np.int64)}}
+        examples: dict[str, dict[str, np.ndarray]] = {
+            "serving_default": {"label_map": label_map, "seed": np.zeros([1], np.int64)}
+        }
         if self.encoder is not None:
             examples["restyle"] = {"label_map": label_map, "style_image": np.full([1, size, size, 3], 128, np.uint8)}
         return examples
