@@ -104,6 +104,7 @@ class Source(abc.ABC):
         skip: int = 0,
         *,
         workers: int | None = None,
+        anew: bool = False,
     ) -> Any:
         """A `tf.data.Dataset` of single records: dicts of tensors as `RecordSpec.signature` says, and `index` int64.
 
@@ -114,6 +115,7 @@ class Source(abc.ABC):
             epochs: passes; None goes on for ever.
             skip: records of the whole stream to leave out at its start; none of them is read.
             workers: records read at the same time; None lets tf.data choose.
+            anew: each time the data set is iterated it begins with another pass, as Keras's `fit` on a finite one expects.
 
         A record that cannot be read ends the iteration with a `tf.errors.OpError` whose text holds the DataError.
         """
@@ -121,7 +123,7 @@ class Source(abc.ABC):
 
         keys = list(keys)
         spec = self.spec(keys)
-        order = stream_order(len(keys), seed, shuffle, epochs, skip)
+        order = stream_order(len(keys), seed, shuffle, epochs, skip, anew)
         load = self._loader(keys, spec)
 
         def element(index: tf.Tensor, position: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -148,11 +150,11 @@ class Source(abc.ABC):
         return load
 
 
-def stream_order(count: int, seed: int, shuffle: bool, epochs: int | None, skip: int) -> Any:
+def stream_order(count: int, seed: int, shuffle: bool, epochs: int | None, skip: int, anew: bool = False) -> Any:
     """A `tf.data.Dataset` of (index in the stream, position among `count` records).
 
     Each pass is a permutation computed from (seed, pass) number by number, so nothing is kept in memory and a skip costs
-    nothing however far it goes.
+    nothing however far it goes. With `anew`, each iteration begins with a pass drawn at random.
     """
     import tensorflow as tf
 
@@ -164,7 +166,17 @@ def stream_order(count: int, seed: int, shuffle: bool, epochs: int | None, skip:
         key = tf.stack([tf.constant(derive_seed(seed, "stream"), tf.int64), index // count])
         return index, tf.random.experimental.index_shuffle(index % count, key, tf.constant(count - 1, tf.int64))
 
-    return tf.data.Dataset.range(skip, end).map(position)
+    if not anew:
+        return tf.data.Dataset.range(skip, end).map(position)
+    if epochs is None:
+        raise ValueError("anew: an endless stream is never begun again")
+
+    def begun_at(drawn: tf.Tensor) -> tf.data.Dataset:
+        first = (drawn % 2**31) * count
+        return tf.data.Dataset.range(first + skip, first + end)
+
+    starts = tf.data.Dataset.random(seed=derive_seed(seed, "passes"), rerandomize_each_iteration=True).take(1)
+    return starts.flat_map(begun_at).map(position)
 
 
 def fingerprint_of(digests: dict[str, str]) -> str:

@@ -67,7 +67,8 @@ class Method(tf.keras.Model):
             split: 'train', 'val', 'test' or 'all'.
             seed: of order and augmentation.
             first_step: batches to pass over, without reading them.
-            epochs: passes over the split; None for ever.
+            epochs: passes over the split; None for ever. Training data for a number of passes are in another order each time
+                they are iterated; the endless stream is always the same.
             training: shuffled, augmented, whole batches only; by default for the split 'train'. Else in order and as they are.
         """
         raise NotImplementedError(f"{cls.__name__} defines no dataset")

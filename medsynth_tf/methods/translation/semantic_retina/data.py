@@ -68,6 +68,7 @@ def batches(
         shuffle=training,
         epochs=epochs,
         skip=first_step * batch,
+        anew=training and epochs is not None,
         cache=config.data.cache and training,
     )
     examples = examples.map(finish, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
