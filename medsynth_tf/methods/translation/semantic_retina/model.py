@@ -282,9 +282,15 @@ class SemanticRetina(Method):
         size, channels = self.config.image_size, self.config.label_channels
         maps = tf.TensorSpec([None, size, size], tf.uint8, name="label_map")
 
+        def checked(label_map: tf.Tensor, other: tf.Tensor, name: str) -> tf.Tensor:
+            batch = tf.shape(label_map)[0]
+            # convolutions of oneDNN give an empty batch a wrong shape, so it is refused here, in words
+            tf.debugging.assert_positive(batch, "label_map: the batch is empty")
+            tf.debugging.assert_equal(batch, tf.shape(other)[0], f"label_map and {name} differ in batch size")
+            return label_ops.assert_valid(label_map, channels)
+
         def synthesize(label_map: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
-            tf.debugging.assert_equal(tf.shape(label_map)[0], tf.shape(seed)[0], "label_map and seed differ in batch size")
-            label_map = label_ops.assert_valid(label_map, channels)
+            label_map = checked(label_map, seed, "seed")
             return {"image": to_pixels(self({"label_map": label_map, "seed": seed}))}
 
         seeds = tf.TensorSpec([None], tf.int64, name="seed")
@@ -293,10 +299,7 @@ class SemanticRetina(Method):
             encoder: StyleEncoder = self.encoder
 
             def restyle(label_map: tf.Tensor, style_image: tf.Tensor) -> dict[str, tf.Tensor]:
-                tf.debugging.assert_equal(
-                    tf.shape(label_map)[0], tf.shape(style_image)[0], "label_map and style_image differ in batch size"
-                )
-                label_map = label_ops.assert_valid(label_map, channels)
+                label_map = checked(label_map, style_image, "style_image")
                 mean, _ = encoder(tf.cast(style_image, tf.float32) / 127.5 - 1.0)
                 return {"image": to_pixels(self.generate(self.planes(label_map), mean))}
 

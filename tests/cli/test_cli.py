@@ -1,0 +1,162 @@
+"""The command as a user meets it, in a process of its own."""
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from medsynth_tf.cli.main import main, make_parser
+
+ROOT = Path(__file__).parents[2]
+
+
+def medsynth(*arguments, **options):
+    command = [sys.executable, "-m", "medsynth_tf.cli.main", *map(str, arguments)]
+    return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=240, check=False, **options)
+
+
+def commands():
+    parser = make_parser()
+    for action in parser._subparsers._group_actions:
+        for name, sub in action.choices.items():
+            inner = sub._subparsers
+            if inner is None:
+                yield (name,)
+            else:
+                yield from ((name, choice) for choice in inner._group_actions[0].choices)
+
+
+@pytest.mark.parametrize("command", list(commands()), ids=" ".join)
+def test_every_help_shows_an_example_that_parses(command, capsys):
+    with pytest.raises(SystemExit) as exited:
+        main([*command, "--help"])
+    assert exited.value.code == 0
+    example = capsys.readouterr().out.split("example:\n")[1].strip().splitlines()[0].strip()
+    assert example.startswith("medsynth " + " ".join(command))
+    make_parser().parse_args(example.split()[1:])
+
+
+def test_list_and_help_are_instant_and_import_no_tensorflow():
+    code = "import sys; from medsynth_tf.cli.main import main; main(['list']); print({'tensorflow', 'apache_beam'} & set(sys.modules))"
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        result = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+        seconds.append(time.perf_counter() - start)
+    assert result.stdout.splitlines()[-1] == "set()"
+    assert statistics.median(seconds) < 0.5
+    with pytest.raises(SystemExit):
+        main(["--help"])
+
+
+def test_list_as_json_holds_every_method(capsys):
+    assert main(["list", "--json"]) == 0
+    assert "semantic_retina" in [info["slug"] for info in json.loads(capsys.readouterr().out)]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["describe", "semantic_retna"], 2, "did you mean 'semantic_retina'"),
+        (["describe", "semantic_retina", "--set", "training.epoch=3"], 2, "did you mean 'epochs'"),
+        (["describe", "semantic_retina", "--set", "image_size=100"], 2, "multiple of 32"),
+        (["describe", "semantic_retina", "--profile", "big"], 2, "paper, small"),
+    ],
+)
+def test_wrong_words_end_with_one_line_and_a_code(arguments, code, words, capsys):
+    assert main(arguments) == code
+    error = capsys.readouterr().err
+    assert words in error
+    assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "words"),
+    [
+        (["train", "semantic_retina", "--data", "folder:/no/such/folder", "--out", "x"], 3, "/no/such/folder"),
+        (["train", "semantic_retina", "--data", "foldr:/tmp", "--out", "x"], 2, "did you mean 'folder'"),
+        (["export", "/no/such/run", "--out", "x"], 3, "/no/such/run"),
+        (
+            [
+                "synthesize",
+                "--server",
+                "localhost:1",
+                "--model",
+                "m",
+                "--data",
+                "phantom:fundus?count=2",
+                "--count",
+                "1",
+                "--out",
+                "{out}",
+            ],
+            6,
+            "localhost:1",
+        ),
+    ],
+)
+def test_failures_of_the_work_have_codes_and_no_traceback(arguments, code, words, tmp_path):
+    result = medsynth(*[argument.format(out=tmp_path / "out") for argument in arguments])
+    assert result.returncode == code, result.stderr
+    assert words in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+def test_ingest_train_evaluate_export_synthesize(tmp_path):
+    """The whole road but TFX, with a model far too small to be good."""
+    tiny = [
+        "image_size=32",
+        "generator={filters: 2, hidden_filters: 4}",
+        "style={size: 4, filters: 2}",
+        "discriminator.filters=4",
+    ]
+    steps = ["training={batch_size: 2, epochs: 1, steps_per_epoch: 3, ema_decay: 0.9}"]
+    data = "phantom:fundus?count=20&size=32&labels=vessels"
+    result = medsynth("ingest", "--data", data, "--out", tmp_path / "records", "--shards", 2)
+    assert result.returncode == 0, result.stderr
+    assert "train 16, val 2, test 2" in result.stdout
+    overrides = [part for pair in [*tiny, *steps] for part in ("--set", pair)]
+    records = f"tfrecord:{tmp_path / 'records'}"
+    result = medsynth("train", "semantic_retina", "--data", records, "--out", tmp_path / "run", *overrides)
+    assert result.returncode == 0, result.stderr
+    assert "without its perceptual loss" not in result.stderr  # small.yaml asks for none
+    result = medsynth("evaluate", tmp_path / "run" / "model", "--data", records, "--out", tmp_path / "report")
+    assert result.returncode in (0, 7), result.stderr
+    assert (result.returncode == 7) == ("FAILS" in result.stdout)
+    assert (tmp_path / "report" / "index.html").is_file()
+    for expected in ("1", "2"):
+        result = medsynth("export", tmp_path / "run" / "model", "--out", tmp_path / "served", "--name", "tiny")
+        assert result.stdout.strip().endswith(f"served/{expected}"), result.stderr
+    from serving.embedded import running_server
+
+    with running_server("tiny", tmp_path / "served", log=tmp_path / "server.log") as address:
+        arguments = [
+            "synthesize",
+            "--server",
+            address,
+            "--model",
+            "tiny",
+            "--data",
+            records,
+            "--count",
+            5,
+            "--out",
+            tmp_path / "synthetic",
+        ]
+        result = medsynth(*arguments, "--format", "png", "--format", "dicom", "--format", "nifti")
+        assert result.returncode == 0, result.stderr
+    made = tmp_path / "synthetic"
+    assert {p.suffix: len(list((made / "images").glob(f"*{p.suffix}"))) for p in (made / "images").iterdir()}[".png"] == 5
+    import pydicom
+    from PIL import Image
+
+    dicom = pydicom.dcmread(next((made / "images").glob("*.dcm")))
+    assert "SYNTHETIC" in str(dicom.PatientID) + str(dicom.PatientName)
+    png = Image.open(next((made / "images").glob("*.png")))
+    assert any("SYNTHETIC" in f"{key}{value}".upper() for key, value in png.text.items())
+    assert os.listdir(made / "masks")
