@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import concurrent.futures
 import functools
 import hashlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -78,16 +76,11 @@ class FolderSource(Source):
     @functools.cached_property
     def _headers(self) -> dict[str, dict[str, Any] | None]:
         """What files say beside their pixels, by id: empty for raster files, None for damaged ones."""
-        entries = self._entries.values()
-        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:
-            return dict(zip(self._entries, threads.map(_header_entries, entries)))
+        return {identity: _header_entries(entry) for identity, entry in self._entries.items()}
 
     @functools.cached_property
     def _keys(self) -> list[RecordKey]:
-        entries = self._entries.values()
-        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as threads:
-            patients = threads.map(self._patient_of, entries)
-            return [RecordKey(entry.id, patient, entry.split, entry.label) for entry, patient in zip(entries, patients)]
+        return [RecordKey(e.id, self._patient_of(e), e.split, e.label) for e in self._entries.values()]
 
     def _patient_of(self, entry: Entry) -> str:
         if entry.patient_id is not None:

@@ -99,6 +99,8 @@ def ingest(
     """
     if shards < 1:
         raise DataError(f"shards = {shards}: expected at least 1")
+    if Path(output).exists():
+        raise DataError(f"{output}: exists already; remove it or choose another output")
     opened = open_source(source)
     keys = opened.keys()
     splits = assign_splits(keys, fractions, seed)
@@ -109,10 +111,8 @@ def ingest(
             report = _report(Path(output), written)
             _write_manifest(folder / MANIFEST, opened, report, written, {"fractions": list(fractions), "seed": seed})
             _write_rejected(folder / REJECTED, report.rejected)
-    except FileExistsError as error:
-        raise DataError(f"{output}: exists already; remove it or choose another output") from error
     except OSError as error:
-        raise DataError(f"{output}: cannot be written: {error.strerror}") from error
+        raise DataError(f"{output}: cannot be written: {error.strerror or error}") from error
     return report
 
 

@@ -19,16 +19,18 @@ _DICOM_PREAMBLE = 128
 
 
 def image_format(path: str | Path) -> str | None:
-    """`dicom`, `nifti` or `raster`; None when neither content nor suffix is known. Content is looked at first.
+    """`dicom`, `nifti` or `raster`; None when neither content nor suffix is known. DICOM goes by content, whatever the suffix.
 
     Raises:
         DataError: the file cannot be opened.
     """
     path = Path(path)
+    name = path.name.lower()
+    if name.endswith(DICOM_SUFFIXES):
+        return "dicom"
     with opened(path) as file:
         start = file.read(_DICOM_PREAMBLE + 4)
-    name = path.name.lower()
-    if start[_DICOM_PREAMBLE:] == b"DICM" or name.endswith(DICOM_SUFFIXES):
+    if start[_DICOM_PREAMBLE:] == b"DICM":
         return "dicom"
     if name.endswith(NIFTI_SUFFIXES):
         return "nifti"
