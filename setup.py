@@ -66,7 +66,9 @@ setup(
         "dev": DEV,
         "gpu": ["tensorflow[and-cuda]>=2.15.1,<2.16"],
     },
-    entry_points={"console_scripts": ["medsynth=medsynth_tf.cli.main:main"]},
+    entry_points={
+        "console_scripts": ["medsynth=medsynth_tf.cli.main:main", "medsynth-model-server=serving.server:main"],
+    },
     classifiers=[
         "License :: OSI Approved :: Apache Software License",
         "Programming Language :: Python :: 3.10",

@@ -6,20 +6,31 @@ import dataclasses
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
 
 import tensorflow_data_validation as tfdv
-from tfx import v1 as tfx
-from tfx.components.example_gen.component import QueryBasedExampleGen
-from tfx.dsl.components.base import executor_spec
-from tfx.proto import example_gen_pb2
+
+# `tfx.v1` gives the same names, but imports every client of Google Cloud first, which takes ten seconds.
+from tfx.components import ExampleValidator, StatisticsGen, Trainer
+from tfx.components.schema_gen.import_schema_gen.component import ImportSchemaGen
+from tfx.dsl.components.common.resolver import Resolver
+from tfx.dsl.input_resolution.strategies.latest_blessed_model_strategy import LatestBlessedModelStrategy
+from tfx.orchestration.pipeline import Pipeline
+from tfx.proto import pusher_pb2, trainer_pb2
+from tfx.types import Channel
+from tfx.types.standard_artifacts import Model, ModelBlessing
 
 from medsynth_tf.core.config import MethodConfig
+from medsynth_tf.core.errors import DataError
+from medsynth_tf.core.files import write_text
 from medsynth_tf.core.registry import method_info
 from medsynth_tf.data.open import open_source
+from medsynth_tf.data.records import SPLITS
+from medsynth_tf.data.source import assign_splits
+from medsynth_tf.evaluation.gates import Gate
 from tfx_pipelines.components.evaluator import SynthesisEvaluator
 from tfx_pipelines.components.gate import DataGate
-from tfx_pipelines.components.ingest import SPLITS, RecordExampleGenExecutor
+from tfx_pipelines.components.ingest import IngestQuery, RecordExampleGen
+from tfx_pipelines.components.pusher import AtomicPusher
 from tfx_pipelines.components.smoke import ServingSmokeTest
 from tfx_pipelines.schema import SUMMARISED, make_schema
 
@@ -46,7 +57,7 @@ class PipelineSettings:
         return self.root / "metadata.sqlite"
 
 
-def make_pipeline(config: MethodConfig, source: str, settings: PipelineSettings) -> tfx.dsl.Pipeline:
+def make_pipeline(config: MethodConfig, source: str, settings: PipelineSettings) -> Pipeline:
     """The pipeline of a method on a source.
 
     Args:
@@ -55,57 +66,62 @@ def make_pipeline(config: MethodConfig, source: str, settings: PipelineSettings)
         settings: where it works.
 
     Raises:
-        DataError: the source cannot be opened.
+        DataError: the source cannot be opened, or has nothing to train or to judge on. ConfigError: a quality gate cannot be read.
     """
-    settings.root.mkdir(parents=True, exist_ok=True)
+    for gate in config.evaluation.gates:
+        Gate.parse(gate)
     slug = config.slug
-    fingerprint = open_source(source).fingerprint()
-    query = {
-        "source": source,
-        "fingerprint": fingerprint,
-        "split_fractions": list(config.data.split_fractions),
-        "seed": config.seed,
-    }
-    ingest = _example_gen(query)
-    statistics = tfx.components.StatisticsGen(
+    opened = open_source(source)
+    query = IngestQuery(source, opened.fingerprint(), config.data.split_fractions, config.seed)
+    assigned = set(assign_splits(opened.keys(), query.split_fractions, query.seed).values())
+    for split in ("train", "test"):
+        if split not in assigned:
+            raise DataError(f"{source}: its '{split}' split is empty; data.split_fractions = {query.split_fractions}")
+    splits = [split for split in SPLITS if split in assigned]
+    ingest = RecordExampleGen(query, splits)
+    statistics = StatisticsGen(
         examples=ingest.outputs["examples"], stats_options=tfdv.StatsOptions(feature_allowlist=list(SUMMARISED))
     )
-    schema_file = settings.root / "schema" / slug / "schema.pbtxt"
-    requirements = method_info(slug).model_class().record_requirements(config)
-    schema_file.parent.mkdir(parents=True, exist_ok=True)
-    tfdv.write_schema_text(make_schema(requirements), str(schema_file))
-    schema = tfx.components.ImportSchemaGen(schema_file=str(schema_file))
-    validator = tfx.components.ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"])
+    schema = ImportSchemaGen(schema_file=str(_write_schema(config, settings.root / "schema")))
+    validator = ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"])
     gate = DataGate(examples=ingest.outputs["examples"], anomalies=validator.outputs["anomalies"])
     plain = {"method": slug, **config.to_dict()}
-    run_id = hashlib.sha256(json.dumps([plain, fingerprint], sort_keys=True).encode()).hexdigest()[:16]
-    trainer = tfx.components.Trainer(
+    run_id = hashlib.sha256(json.dumps([plain, query.fingerprint], sort_keys=True).encode()).hexdigest()[:16]
+    trainer = Trainer(
         run_fn="tfx_pipelines.trainer_module.run_fn",
         examples=ingest.outputs["examples"],
         schema=schema.outputs["schema"],
-        train_args=tfx.proto.TrainArgs(splits=["train"]),
-        eval_args=tfx.proto.EvalArgs(splits=["val"]),
-        custom_config={"config": plain, "run_folder": str(settings.root / "runs" / run_id), "fingerprint": fingerprint},
+        # all splits to both: the method chooses what it looks at
+        train_args=trainer_pb2.TrainArgs(splits=splits),
+        eval_args=trainer_pb2.EvalArgs(splits=splits),
+        custom_config={
+            "config": plain,
+            "run_folder": str(settings.root / "runs" / run_id),
+            "fingerprint": query.fingerprint,
+        },
     )
     trainer.add_upstream_node(gate)
-    baseline = tfx.dsl.Resolver(
-        strategy_class=tfx.dsl.experimental.LatestBlessedModelStrategy,
-        model=tfx.dsl.Channel(type=tfx.types.standard_artifacts.Model),
-        model_blessing=tfx.dsl.Channel(type=tfx.types.standard_artifacts.ModelBlessing),
+    baseline = Resolver(
+        strategy_class=LatestBlessedModelStrategy,
+        model=Channel(type=Model),
+        model_blessing=Channel(type=ModelBlessing),
     ).with_id("LatestBlessedModel")
     evaluator = SynthesisEvaluator(
-        examples=ingest.outputs["examples"], model=trainer.outputs["model"], baseline=baseline.outputs["model"]
+        examples=ingest.outputs["examples"],
+        model=trainer.outputs["model"],
+        model_run=trainer.outputs["model_run"],
+        baseline=baseline.outputs["model"],
     )
     smoke = ServingSmokeTest(model=trainer.outputs["model"])
-    pusher = tfx.components.Pusher(
+    pusher = AtomicPusher(
         model=trainer.outputs["model"],
         model_blessing=evaluator.outputs["blessing"],
         infra_blessing=smoke.outputs["blessing"],
-        push_destination=tfx.proto.PushDestination(
-            filesystem=tfx.proto.PushDestination.Filesystem(base_directory=str(settings.push_to))
+        push_destination=pusher_pb2.PushDestination(
+            filesystem=pusher_pb2.PushDestination.Filesystem(base_directory=str(settings.push_to))
         ),
-    )
-    return tfx.dsl.Pipeline(
+    ).with_id("Pusher")
+    return Pipeline(
         pipeline_name=f"medsynth-{slug.replace('_', '-')}",
         pipeline_root=str(settings.root / "artifacts"),
         components=[ingest, statistics, schema, validator, gate, trainer, baseline, evaluator, smoke, pusher],
@@ -114,13 +130,9 @@ def make_pipeline(config: MethodConfig, source: str, settings: PipelineSettings)
     )
 
 
-def _example_gen(query: dict[str, Any]) -> tfx.dsl.components.BaseComponent:
-    """A query-based ExampleGen whose query is the source, how to split it, and its fingerprint, so that changed data are never
-    taken from the cache."""
-    split = example_gen_pb2.Input.Split(name="all", pattern=json.dumps(query, sort_keys=True))
-    splits = [example_gen_pb2.SplitConfig.Split(name=name, hash_buckets=1) for name in SPLITS]
-    return QueryBasedExampleGen(
-        input_config=example_gen_pb2.Input(splits=[split]),
-        output_config=example_gen_pb2.Output(split_config=example_gen_pb2.SplitConfig(splits=splits)),
-        custom_executor_spec=executor_spec.BeamExecutorSpec(RecordExampleGenExecutor),
-    ).with_id("RecordExampleGen")
+def _write_schema(config: MethodConfig, folder: Path) -> Path:
+    """The method's curated schema, in a file named by its contents: TFX's cache goes by the name."""
+    text = str(make_schema(method_info(config.slug).model_class().record_requirements(config)))
+    path = folder / f"{config.slug}-{hashlib.sha256(text.encode()).hexdigest()[:16]}.pbtxt"
+    write_text(path, text)
+    return path

@@ -133,8 +133,11 @@ def serve(arguments: argparse.Namespace) -> int:
 def synthesize(arguments: argparse.Namespace) -> int:
     """`medsynth synthesize`."""
     from medsynth_tf.data.open import open_source
+    from serving.client import Client
     from serving.synthesize import synthesize as run
 
+    with Client(arguments.server) as client:  # a wrong address must not wait as long as a slow image may
+        client.wait_ready(arguments.model, timeout=arguments.wait)
     done = run(
         server=arguments.server,
         model=arguments.model,

@@ -21,7 +21,11 @@ exit codes: 0 done, 1 failed, 2 wrong arguments or configuration, 3 bad data, 4 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs the command; returns its exit code."""
-    arguments = make_parser().parse_args(argv)
+    arguments, flags = make_parser().parse_known_args(argv)
+    if arguments.command == "serve":
+        arguments.flags = flags  # they are the model server's own
+    elif flags:
+        make_parser().error(f"unrecognized arguments: {' '.join(flags)}")
     # TensorFlow's start-up notes (no GPU, plug-ins registered twice) are no news to a user; Python errors still show
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("ABSL_MIN_LOG_LEVEL", "3")
@@ -139,13 +143,12 @@ def make_parser() -> argparse.ArgumentParser:
     added.add_argument("--out", required=True, help="base path of the served model")
     added.add_argument("--name", help="what it is called when served (default: the method)")
 
-    added = command(
+    command(
         "serve",
         commands.serve,
-        "Serve exported models over gRPC, as tensorflow_model_server does and with its flags.",
+        "Serve exported models over gRPC. All flags are those of tensorflow_model_server: medsynth-model-server --help lists them.",
         "medsynth serve --port=8500 --model_name=retina --model_base_path=served/retina",
     )
-    added.add_argument("flags", nargs=argparse.REMAINDER, help="flags of tensorflow_model_server; --helpfull lists them")
 
     added = command(
         "synthesize",
@@ -161,6 +164,7 @@ def make_parser() -> argparse.ArgumentParser:
     added.add_argument("--seed", type=int, default=0, help="each image's seed derives from it")
     added.add_argument("--format", action="append", choices=("png", "dicom", "nifti"), help="may be repeated (default: png)")
     added.add_argument("--batch", type=_positive, default=8, help="images a request (default: 8)")
+    added.add_argument("--wait", type=float, default=30.0, help="seconds to wait for the server to be ready (default: 30)")
 
     pipelines = subparsers.add_parser("pipeline", help="Run or compile the TFX pipeline.").add_subparsers(
         dest="action", required=True, metavar="ACTION"

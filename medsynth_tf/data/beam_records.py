@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import apache_beam as beam
 
 from medsynth_tf.core.errors import DataError
+from medsynth_tf.data.ingest import Rejection, first_file
 from medsynth_tf.data.open import open_source
 from medsynth_tf.data.records import encode
 from medsynth_tf.data.source import RecordKey, Source, assign_splits
@@ -16,7 +17,7 @@ REJECTED = "rejected"
 
 
 class ReadRecords(beam.DoFn):
-    """(split, key) → (split, serialized tf.Example); what cannot be read goes to the output `rejected` as (id, reason)."""
+    """(split, key) → (split, serialized tf.Example); what cannot be read goes to the output `rejected` as a Rejection."""
 
     def __init__(self, source: str):
         self._spec = source
@@ -33,11 +34,11 @@ class ReadRecords(beam.DoFn):
         try:
             yield split, encode(self._source.read(key), split)
         except DataError as error:
-            yield beam.pvalue.TaggedOutput(REJECTED, (key.id, str(error)))
+            yield beam.pvalue.TaggedOutput(REJECTED, Rejection(key.id, first_file(self._source, key), str(error)))
 
 
 class RecordsFromSource(beam.PTransform):
-    """Pipeline → `{"examples": (split, serialized tf.Example), "rejected": (id, reason)}`.
+    """Pipeline → `{"examples": (split, serialized tf.Example), "rejected": Rejection}`.
 
     Keys and splits are found where the pipeline is built; workers need to reach the same paths.
 

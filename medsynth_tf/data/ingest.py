@@ -14,7 +14,7 @@ import multiprocessing
 import os
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +24,8 @@ from medsynth_tf.data.open import open_source
 from medsynth_tf.data.records import SPLITS, encode, shard_names
 from medsynth_tf.data.source import RecordKey, Source, assign_splits, fingerprint_of
 from medsynth_tf.data.tfrecord_files import Compression, RecordWriter
+from medsynth_tf.data.tfrecord_source import MANIFEST
 
-MANIFEST = "manifest.json"
 REJECTED = "rejected.csv"
 
 
@@ -110,7 +110,7 @@ def ingest(
             written = _run(source, tasks, workers or len(os.sched_getaffinity(0)), on_shard)
             report = _report(Path(output), written)
             _write_manifest(folder / MANIFEST, opened, report, written, {"fractions": list(fractions), "seed": seed})
-            _write_rejected(folder / REJECTED, report.rejected)
+            write_rejected(folder / REJECTED, report.rejected)
     except OSError as error:
         raise DataError(f"{output}: cannot be written: {error.strerror or error}") from error
     return report
@@ -162,7 +162,7 @@ def _write_shard(task: _Shard) -> _Written:
     entries, rejected = [], []
     with RecordWriter(task.path, task.compression) as writer:
         for key in task.keys:
-            file = _file(source, key)
+            file = first_file(source, key)
             try:
                 serialized = encode(source.read(key), task.split)
                 digest = source.digest(key)
@@ -174,7 +174,7 @@ def _write_shard(task: _Shard) -> _Written:
     return _Written(task.split, tuple(entries), tuple(rejected))
 
 
-def _file(source: Source, key: RecordKey) -> str:
+def first_file(source: Source, key: RecordKey) -> str:
     """The first file of a record, or its id where the source has no files."""
     files = getattr(source, "files", None)
     return str(files(key)[0]) if files is not None else key.id
@@ -202,7 +202,8 @@ def _write_manifest(path: Path, source: Source, report: IngestReport, written: S
     write_text(path, json.dumps(manifest, indent=1) + "\n")
 
 
-def _write_rejected(path: Path, rejected: Sequence[Rejection]) -> None:
+def write_rejected(path: Path, rejected: Iterable[Rejection]) -> None:
+    """A table of id, file and reason; the header alone if there are none."""
     with path.open("w", newline="") as file:
         table = csv.writer(file)
         table.writerow(["id", "file", "reason"])

@@ -176,8 +176,11 @@ def encode(record: Record, split: str = "") -> bytes:
             features[name] = ("bytes_list", [array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()])
             features[f"{name}/shape"] = ("int64_list", list(array.shape))
             features[f"{name}/dtype"] = ("bytes_list", [array.dtype.name.encode()])
+    features["image/channels"] = ("int64_list", [record["image"].shape[-1]])
     if "mask" in record:
         occurs = np.bincount(record["mask"].ravel()) > 0
+        if record["mask"].dtype == np.uint8:
+            occurs[OUTSIDE:] = False  # so that the codes a schema allows are an interval
         features["mask/values"] = ("int64_list", np.flatnonzero(occurs).tolist())
     return to_example(features)
 
@@ -245,7 +248,7 @@ def feature_spec() -> dict[str, Any]:
     import tensorflow as tf
 
     texts = ("id", "patient_id", "modality", "split", "image", "image/dtype", "mask", "mask/dtype")
-    integers = ("label", "box_labels", "image/shape", "mask/shape", "mask/values")
+    integers = ("label", "box_labels", "image/shape", "image/channels", "mask/shape", "mask/values")
     spec: dict[str, Any] = {name: tf.io.FixedLenFeature([], tf.string, "") for name in texts}
     spec |= {name: tf.io.FixedLenSequenceFeature([], tf.int64, allow_missing=True) for name in integers}
     floats = ("spacing", "landmarks", "boxes")

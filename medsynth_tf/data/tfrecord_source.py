@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import hashlib
+import json
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +16,7 @@ from medsynth_tf.data.records import OPTIONAL, SPLITS, Record, RecordSpec, decod
 from medsynth_tf.data.source import RecordKey, Source
 from medsynth_tf.data.tfrecord_files import RecordWriter, read_frames, read_record
 
+MANIFEST = "manifest.json"
 _PATTERNS = ("*.tfrecord", "*.tfrecord.gz", "*-of-*.gz")  # the last is what TFX writes
 
 
@@ -82,8 +84,8 @@ class TFRecordSource(Source):
         return target
 
     def keys(self) -> list[RecordKey]:
-        """See `Source.keys`; in the order of shards and of the records in them."""
-        return [place.key for place in self._places.values()]
+        """See `Source.keys`; sorted by id, since Beam writes records in any order."""
+        return [self._places[identity].key for identity in sorted(self._places)]
 
     def _serialized(self, key: RecordKey) -> bytes:
         place = self._place(key)
@@ -109,8 +111,16 @@ class TFRecordSource(Source):
         return hashlib.sha256(self._serialized(key)).hexdigest()
 
     def describe(self) -> dict[str, Any]:
-        """See `Source.describe`."""
-        return {"kind": "tfrecord", "path": str(self.path), "shards": len(self.shards), "count": len(self._places)}
+        """See `Source.describe`; with what the manifest keeps of the source that was ingested, such as the scale of its pictures."""
+        own = {"kind": "tfrecord", "path": str(self.path), "shards": len(self.shards), "count": len(self._places)}
+        return {**self._origin(), **own}
+
+    def _origin(self) -> dict[str, Any]:
+        path = self.path / MANIFEST
+        try:
+            return dict(json.loads(path.read_text())["source"]) if path.is_file() else {}
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise DataError(f"{path}: not a manifest of an ingest: {error}") from error
 
     def _loader(self, keys: list[RecordKey], spec: RecordSpec) -> Any:
         """Python only fetches bytes, without holding its lock; they are decoded in the graph."""

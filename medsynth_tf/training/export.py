@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import dataclasses
 import errno
 import importlib.metadata
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from medsynth_tf.core.card import ModelCard, fingerprints, method_text, utc_now
+from medsynth_tf.core.config import MethodConfig
 from medsynth_tf.core.errors import ExportError
 from medsynth_tf.core.files import replacing_folder
 from medsynth_tf.version import __version__
@@ -47,37 +50,95 @@ def export(
         ExportError: a signature cannot be served (none called serving_default, no batch axis …), or writing failed.
     """
     folder = Path(folder)
-    name = name or model.config.slug
-    functions = _concrete_functions(model)
-    described = {key: _description(key, function) for key, function in functions.items()}
-    requests = _warmup_requests(name, described, model.example_inputs()) if warmup else []
-    title, reference = method_text(model.config.slug)
-    try:
+    prepared = _prepare(model, name, data_fingerprint, metrics, warmup)
+    with _said_once(folder):
         while True:
-            path = folder / str(_next_version(folder))
+            path = folder / str(next_version(folder))
             try:
-                with replacing_folder(path) as temporary:
-                    _save(functions, temporary)
-                    if requests:
-                        _write_warmup(requests, temporary / WARMUP_FILE)
-                    model.config.to_yaml(temporary / "config.yaml")
-                    ModelCard(
-                        name=name,
-                        method=model.config.slug,
-                        title=title,
-                        reference=reference,
-                        config=model.config.to_dict(),
-                        data_fingerprint=data_fingerprint,
-                        metrics={key: float(value) for key, value in (metrics or {}).items()},
-                        versions=_versions(),
-                        created=utc_now(),
-                        signatures=described,
-                        files=fingerprints(temporary),
-                    ).write(temporary)
+                prepared.write(path)
                 return path
             except OSError as error:  # another export took the number meanwhile; renaming onto a folder says ENOTEMPTY
                 if error.errno not in (errno.EEXIST, errno.ENOTEMPTY) and not isinstance(error, FileExistsError):
                     raise
+
+
+def write_export(
+    model: tf.keras.Model,
+    folder: str | Path,
+    name: str | None = None,
+    *,
+    data_fingerprint: str | None = None,
+    metrics: Mapping[str, float] | None = None,
+    warmup: bool = True,
+) -> None:
+    """Writes `model` into exactly `folder`, there whole or not at all; for callers that number versions themselves.
+
+    Args:
+        model, name, data_fingerprint, metrics, warmup: as for `export`.
+        folder: of the one version; absent or empty.
+
+    Raises:
+        ExportError: as `export`, and if the folder holds something.
+    """
+    folder = Path(folder)
+    prepared = _prepare(model, name, data_fingerprint, metrics, warmup)
+    with _said_once(folder):
+        if folder.is_dir():
+            folder.rmdir()  # fails, as it should, where there is something in it
+        prepared.write(folder)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Prepared:
+    """A model whose signatures are checked, ready to be written."""
+
+    config: MethodConfig
+    functions: Mapping[str, Any]
+    requests: Sequence[bytes]
+    card: ModelCard
+
+    def write(self, path: Path) -> None:
+        with replacing_folder(path) as temporary:
+            _save(self.functions, temporary)
+            if self.requests:
+                _write_warmup(self.requests, temporary / WARMUP_FILE)
+            self.config.to_yaml(temporary / "config.yaml")
+            dataclasses.replace(self.card, created=utc_now(), files=fingerprints(temporary)).write(temporary)
+
+
+def _prepare(
+    model: tf.keras.Model,
+    name: str | None,
+    data_fingerprint: str | None,
+    metrics: Mapping[str, float] | None,
+    warmup: bool,
+) -> _Prepared:
+    name = name or model.config.slug
+    functions = _concrete_functions(model)
+    described = {key: _description(key, function) for key, function in functions.items()}
+    title, reference = method_text(model.config.slug)
+    card = ModelCard(
+        name=name,
+        method=model.config.slug,
+        title=title,
+        reference=reference,
+        config=model.config.to_dict(),
+        data_fingerprint=data_fingerprint,
+        metrics={key: float(value) for key, value in (metrics or {}).items()},
+        versions=_versions(),
+        created=utc_now(),
+        signatures=described,
+        files={},
+    )
+    requests = _warmup_requests(name, described, model.example_inputs()) if warmup else []
+    return _Prepared(model.config, functions, requests, card)
+
+
+@contextlib.contextmanager
+def _said_once(folder: Path) -> Iterator[None]:
+    """Failures to write, in one line."""
+    try:
+        yield
     except OSError as error:
         raise ExportError(f"cannot export to {folder}: {error.strerror or error}") from error
     except tf.errors.OpError as error:  # what TensorFlow's own file writers raise, a full disk among it
@@ -168,14 +229,15 @@ def _warmup_requests(name: str, described: Mapping[str, Any], examples: Mapping[
     return logs
 
 
-def _write_warmup(requests: list[bytes], path: Path) -> None:
+def _write_warmup(requests: Sequence[bytes], path: Path) -> None:
     path.parent.mkdir(parents=True)
     with tf.io.TFRecordWriter(str(path)) as writer:
         for request in requests:
             writer.write(request)
 
 
-def _next_version(folder: Path) -> int:
+def next_version(folder: Path) -> int:
+    """One more than the highest number that names a version in `folder`; 1 if there is none."""
     if not folder.is_dir():
         return 1
     return 1 + max((int(path.name) for path in folder.iterdir() if path.name.isdecimal()), default=0)

@@ -1,11 +1,12 @@
 """Judges a trained model by its method's own metrics and blesses or refuses it, with reasons."""
 
-from __future__ import annotations
-
 import json
 import os
+from pathlib import Path
 
-from tfx import v1 as tfx
+from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact
+from tfx.dsl.component.experimental.decorators import component
+from tfx.types.standard_artifacts import Examples, Model, ModelBlessing, ModelEvaluation, ModelRun
 from tfx.utils import path_utils
 
 from medsynth_tf.core.files import write_text
@@ -15,19 +16,21 @@ from medsynth_tf.evaluation.gates import check_gates
 from medsynth_tf.evaluation.run import evaluate_export
 
 
-@tfx.dsl.components.component
+@component
 def SynthesisEvaluator(
-    examples: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.Examples],
-    model: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.Model],
-    blessing: tfx.dsl.components.OutputArtifact[tfx.types.standard_artifacts.ModelBlessing],
-    evaluation: tfx.dsl.components.OutputArtifact[tfx.types.standard_artifacts.ModelEvaluation],
-    baseline: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.Model] = None,  # type: ignore[assignment]
+    examples: InputArtifact[Examples],
+    model: InputArtifact[Model],
+    model_run: InputArtifact[ModelRun],
+    blessing: OutputArtifact[ModelBlessing],
+    evaluation: OutputArtifact[ModelEvaluation],
+    baseline: InputArtifact[Model] = None,  # type: ignore[assignment]
 ) -> None:
     """Blesses the model if every gate of its configuration (`evaluation.gates`) holds.
 
     Args:
         examples: the held-out split is judged on, the training split is searched for memorised images.
         model: from the Trainer.
+        model_run: from the Trainer: the losses of its run.
         blessing: blessed or not; `verdict.json` in it gives each gate with its value and limit.
         evaluation: `metrics.json` and the page `index.html`, for people.
         baseline: the last blessed model, if there is one: judged on the same data, for gates relative to it.
@@ -38,7 +41,7 @@ def SynthesisEvaluator(
     before = None
     if baseline is not None:
         before = evaluate_export(path_utils.serving_model_path(baseline.uri), source, os.path.join(evaluation.uri, "baseline"))
-    metrics = evaluate_export(folder, source, evaluation.uri, baseline=before)
+    metrics = evaluate_export(folder, source, evaluation.uri, log=Path(model_run.uri) / "log.csv", baseline=before)
     verdicts = check_gates(metrics, config.evaluation.gates, before)
     passed, reasons = all(verdict.passed for verdict in verdicts), [str(verdict) for verdict in verdicts]
     write_text(os.path.join(blessing.uri, "verdict.json"), json.dumps({"passed": passed, "reasons": reasons}, indent=2))

@@ -1,10 +1,10 @@
 """Serves the exported model once, in a process of its own, before anything is pushed."""
 
-from __future__ import annotations
-
 import os
 
-from tfx import v1 as tfx
+from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact
+from tfx.dsl.component.experimental.decorators import component
+from tfx.types.standard_artifacts import InfraBlessing, Model
 from tfx.utils import path_utils
 
 from medsynth_tf.core.errors import MedSynthError
@@ -12,11 +12,8 @@ from medsynth_tf.core.files import write_text
 from serving.smoke import smoke_test
 
 
-@tfx.dsl.components.component
-def ServingSmokeTest(
-    model: tfx.dsl.components.InputArtifact[tfx.types.standard_artifacts.Model],
-    blessing: tfx.dsl.components.OutputArtifact[tfx.types.standard_artifacts.InfraBlessing],
-) -> None:
+@component
+def ServingSmokeTest(model: InputArtifact[Model], blessing: OutputArtifact[InfraBlessing]) -> None:
     """Starts the model server on the export, sends every warm-up request and compares answers with the SavedModel in process.
 
     TFX's InfraValidator does this with the TensorFlow Serving image and needs a container engine; this one runs anywhere.

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tfx import v1 as tfx
+from tfx.orchestration.kubeflow.v2.kubeflow_v2_dag_runner import KubeflowV2DagRunner, KubeflowV2DagRunnerConfig
 
 from medsynth_tf.core.config import MethodConfig
+from medsynth_tf.core.files import replacing_file
 from tfx_pipelines.factory import PipelineSettings, make_pipeline
 
 
@@ -14,13 +15,16 @@ def compile_pipeline(config: MethodConfig, source: str, settings: PipelineSettin
     """Writes the pipeline's job specification as JSON, to be submitted to Kubeflow or Vertex.
 
     Args:
-        config, source, settings: as for `make_pipeline`.
+        config, source, settings: as for `make_pipeline`; folders are those that the containers see.
         output: the JSON file.
         image: container image in which the components run; it has medsynth_tf[tfx,serving] installed.
     """
     pipeline = make_pipeline(config, source, settings)
-    runner = tfx.orchestration.experimental.KubeflowV2DagRunner(
-        config=tfx.orchestration.experimental.KubeflowV2DagRunnerConfig(default_image=image), output_filename=str(output)
-    )
-    runner.run(pipeline)
+    with replacing_file(output) as temporary:
+        runner = KubeflowV2DagRunner(
+            config=KubeflowV2DagRunnerConfig(default_image=image),
+            output_dir=str(temporary.parent),
+            output_filename=temporary.name,
+        )
+        runner.run(pipeline)
     return output
