@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 
 from medsynth_tf.cli import commands
@@ -28,7 +29,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         make_parser().error(f"unrecognized arguments: {' '.join(flags)}")
     # TensorFlow's start-up notes (no GPU, plug-ins registered twice) are no news to a user; Python errors still show
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-    os.environ.setdefault("ABSL_MIN_LOG_LEVEL", "3")
+    warnings.filterwarnings("ignore", "You are using a non-supported Python version", FutureWarning)  # of google.api_core
     try:
         return arguments.run(arguments) or 0
     except MedSynthError as error:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable
-from typing import Any
 from urllib.parse import parse_qsl
 
 from medsynth_tf.core.errors import ConfigError, UnknownNameError
@@ -77,8 +76,7 @@ def _phantom(spec: SourceSpec) -> Source:
 def _skimage(spec: SourceSpec) -> Source:
     from medsynth_tf.data.skimage_source import SkimageSource
 
-    options: dict[str, Any] = dict(spec.options)  # the source reads and checks them itself
-    return SkimageSource(spec.path, **options)
+    return _constructed(SkimageSource, spec)
 
 
 def _constructed(kind: Callable[..., Source], spec: SourceSpec) -> Source:

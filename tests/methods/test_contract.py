@@ -135,14 +135,13 @@ def test_gradients_reach_their_own_player_only():
     overrides, source = TINY["semantic_retina"]
     config = ms.load_config("semantic_retina", overrides=overrides)
     model = ms.create("semantic_retina", config)
-    still = tf.keras.optimizers.SGD(0.0)
     batch = next(iter(model.dataset(ms.open_source(source), config, "train")))
     for moving, moved, kept in (
         ("generator_optimizer", model.generator_variables, model.discriminator.trainable_variables),
         ("discriminator_optimizer", model.discriminator.trainable_variables, model.generator_variables),
     ):
-        other = {"generator_optimizer": still, "discriminator_optimizer": still, moving: tf.keras.optimizers.SGD(1.0)}
-        model.compile(**other)
+        names = ("generator_optimizer", "discriminator_optimizer")
+        model.compile(**{name: tf.keras.optimizers.SGD(1.0 if name == moving else 0.0) for name in names})
         before = [[v.numpy() for v in variables] for variables in (moved, kept)]
         model.train_step(batch)
         changed = [[not np.array_equal(v, b) for v, b in zip(vs, old)] for vs, old in zip((moved, kept), before)]
