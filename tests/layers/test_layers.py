@@ -1,0 +1,49 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from medsynth_tf.layers.normalization import BatchStatisticsNormalization, InstanceNormalization, SpectralConv2D
+from medsynth_tf.layers.spade import SPADE, SPADEResidualBlock
+
+
+@pytest.mark.parametrize(
+    ("layer", "two_inputs"),
+    [
+        (InstanceNormalization(1e-3), False),
+        (BatchStatisticsNormalization(0.8, 1e-4), False),
+        (SpectralConv2D(5, 3, 2, "same", seed=4, power_iterations=2), False),
+        (SPADE(6, "instance", seed=2), True),
+        (SPADEResidualBlock(3, 6, "batch", seed=2), True),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_layers_rebuild_from_their_configuration_with_equal_weights_and_known_shapes(layer, two_inputs):
+    x = tf.random.stateless_normal([2, 8, 8, 4], [0, 1])
+    inputs = (x, tf.random.stateless_uniform([2, 8, 8, 3], [1, 2])) if two_inputs else x
+    expected = layer(inputs)
+    again = tf.keras.layers.deserialize(tf.keras.layers.serialize(layer))
+    output = again(inputs)
+    assert again.get_config() == layer.get_config()
+    if not isinstance(layer, SpectralConv2D):  # its kernel initialiser is Keras's own, unseeded here
+        np.testing.assert_array_equal(output, expected)
+    shapes = (x.shape, inputs[1].shape) if two_inputs else x.shape
+    assert tf.TensorShape(layer.compute_output_shape(shapes)) == expected.shape
+
+
+def test_batch_statistics_normalise_by_the_batch_and_remember_it():
+    x = np.random.default_rng(0).normal(5.0, 3.0, [6, 4, 4, 3]).astype(np.float32)
+    layer = BatchStatisticsNormalization(momentum=0.75)
+    y = layer(x, training=True)
+    mean, variance = x.astype(np.float64).mean((0, 1, 2)), x.astype(np.float64).var((0, 1, 2))
+    np.testing.assert_allclose(y, (x - mean) / np.sqrt(variance + 1e-5), atol=2e-5)
+    np.testing.assert_allclose(layer.moving_mean, 0.25 * mean, rtol=1e-5)
+    np.testing.assert_allclose(layer.moving_variance, 0.75 + 0.25 * variance, rtol=1e-5)
+    inference = layer(x)
+    np.testing.assert_allclose(inference, (x - 0.25 * mean) / np.sqrt(0.75 + 0.25 * variance + 1e-5), rtol=1e-4, atol=1e-5)
+
+
+def test_instance_norm_is_per_sample_and_channel_in_any_number_of_dimensions():
+    x = np.random.default_rng(1).normal(size=[2, 3, 4, 5, 2])
+    y = InstanceNormalization()(tf.constant(x, tf.float32)).numpy()
+    expected = (x - x.mean((1, 2, 3), keepdims=True)) / np.sqrt(x.var((1, 2, 3), keepdims=True) + 1e-5)
+    np.testing.assert_allclose(y, expected, atol=1e-5)
