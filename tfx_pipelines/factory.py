@@ -84,7 +84,11 @@ def make_pipeline(config: MethodConfig, source: str, settings: PipelineSettings)
     )
     schema = ImportSchemaGen(schema_file=str(_write_schema(config, settings.root / "schema")))
     validator = ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"])
-    gate = DataGate(examples=ingest.outputs["examples"], anomalies=validator.outputs["anomalies"])
+    gate = DataGate(
+        examples=ingest.outputs["examples"],
+        anomalies=validator.outputs["anomalies"],
+        refusals=str(settings.root / "refused"),
+    )
     plain = {"method": slug, **config.to_dict()}
     run_id = hashlib.sha256(json.dumps([plain, query.fingerprint], sort_keys=True).encode()).hexdigest()[:16]
     trainer = Trainer(

@@ -76,7 +76,7 @@ def _phantom(spec: SourceSpec) -> Source:
 def _skimage(spec: SourceSpec) -> Source:
     from medsynth_tf.data.skimage_source import SkimageSource
 
-    return SkimageSource(spec.path, **spec.options)
+    return _constructed(SkimageSource, spec)
 
 
 def _constructed(kind: Callable[..., Source], spec: SourceSpec) -> Source:
