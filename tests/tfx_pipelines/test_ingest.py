@@ -13,6 +13,7 @@ from tfx.orchestration.pipeline import Pipeline
 
 from medsynth_tf.core.registry import load_config
 from medsynth_tf.data.open import open_source
+from tfx_pipelines.components.ingest import IngestQuery, RecordExampleGen
 from tfx_pipelines.factory import PipelineSettings, make_pipeline
 from tfx_pipelines.runners.kubeflow import compile_pipeline
 
@@ -37,18 +38,16 @@ def folder(tmp_path):
 
 
 def ingest(source, root, beam_args=("--direct_running_mode=in_memory",)):
-    """Runs the pipeline's first component; the folder of its newest artifact, and the names of all."""
-    settings = PipelineSettings(root, root / "served", beam_args)
-    whole = make_pipeline(CONFIG, source, settings)
-    first = next(component for component in whole.components if component.id == "RecordExampleGen")
-    connection = metadata.sqlite_metadata_connection_config(str(settings.metadata_file))
+    """Runs the component; the folder of its newest artifact, and the names of all."""
+    root.mkdir(exist_ok=True)
+    component = RecordExampleGen(IngestQuery.of(source, CONFIG.data.split_fractions, CONFIG.seed))
     LocalDagRunner().run(
         Pipeline(
             pipeline_name="ingest",
-            pipeline_root=whole.pipeline_info.pipeline_root,
-            components=[first],
+            pipeline_root=str(root / "artifacts"),
+            components=[component],
             enable_cache=True,
-            metadata_connection_config=connection,
+            metadata_connection_config=metadata.sqlite_metadata_connection_config(str(root / "metadata.sqlite")),
             beam_pipeline_args=list(beam_args),
         )
     )
