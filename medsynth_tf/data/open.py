@@ -76,7 +76,7 @@ def _phantom(spec: SourceSpec) -> Source:
 def _skimage(spec: SourceSpec) -> Source:
     from medsynth_tf.data.skimage_source import SkimageSource
 
-    return _constructed(SkimageSource, spec)
+    return SkimageSource(spec.path, **spec.options)
 
 
 def _constructed(kind: Callable[..., Source], spec: SourceSpec) -> Source:
