@@ -107,8 +107,7 @@ def _serving(folder: Path, name: str) -> Iterator[str]:
                 process.kill()
                 process.wait()
                 log.seek(0)
-                said = [line for line in log.read().splitlines() if line.strip()] or ["it said nothing"]
-                raise ServingError(f"the model server did not start on {folder}: {said[-1]}")
+                raise ServingError(f"the model server did not start on {folder}: {_last_words(log.read())}")
             yield f"127.0.0.1:{ready[1]}"
         finally:
             watchdog.cancel()
@@ -119,3 +118,9 @@ def _serving(folder: Path, name: str) -> Iterator[str]:
                 process.kill()
                 process.wait()
             process.stdout.close()
+
+
+def _last_words(log: str) -> str:
+    """The server's error, which may run over lines, or else the last line of its log."""
+    error = re.search(r"^error: (.*)", log, re.MULTILINE | re.DOTALL)
+    return " ".join((error[1] if error else log.strip().rpartition("\n")[2] or "it said nothing").split())

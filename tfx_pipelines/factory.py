@@ -23,9 +23,6 @@ from medsynth_tf.core.config import MethodConfig
 from medsynth_tf.core.errors import DataError
 from medsynth_tf.core.files import write_text
 from medsynth_tf.core.registry import method_info
-from medsynth_tf.data.open import open_source
-from medsynth_tf.data.records import SPLITS
-from medsynth_tf.data.source import assign_splits
 from medsynth_tf.evaluation.gates import Gate
 from tfx_pipelines.components.evaluator import SynthesisEvaluator
 from tfx_pipelines.components.gate import DataGate
@@ -40,7 +37,7 @@ class PipelineSettings:
     """Where a pipeline works.
 
     Attributes:
-        root: folder of artifacts, metadata and runs.
+        root: folder of artifacts, metadata and runs; made absolute, as is `push_to`.
         push_to: base path of the served model; each pushed version is a numbered folder in it.
         beam_args: pipeline options handed to Beam, for example `--runner=FlinkRunner`.
         cache: take results of earlier executions with equal inputs.
@@ -50,6 +47,10 @@ class PipelineSettings:
     push_to: Path
     beam_args: tuple[str, ...] = ("--direct_running_mode=in_memory",)
     cache: bool = True
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "root", Path(self.root).absolute())
+        object.__setattr__(self, "push_to", Path(self.push_to).absolute())
 
     @property
     def metadata_file(self) -> Path:
@@ -71,20 +72,21 @@ def make_pipeline(config: MethodConfig, source: str, settings: PipelineSettings)
     for gate in config.evaluation.gates:
         Gate.parse(gate)
     slug = config.slug
-    opened = open_source(source)
-    query = IngestQuery(source, opened.fingerprint(), config.data.split_fractions, config.seed)
-    assigned = set(assign_splits(opened.keys(), query.split_fractions, query.seed).values())
+    query = IngestQuery.of(source, config.data.split_fractions, config.seed)
     for split in ("train", "test"):
-        if split not in assigned:
+        if split not in query.splits:
             raise DataError(f"{source}: its '{split}' split is empty; data.split_fractions = {query.split_fractions}")
-    splits = [split for split in SPLITS if split in assigned]
-    ingest = RecordExampleGen(query, splits)
+    ingest = RecordExampleGen(query)
     statistics = StatisticsGen(
         examples=ingest.outputs["examples"], stats_options=tfdv.StatsOptions(feature_allowlist=list(SUMMARISED))
     )
     schema = ImportSchemaGen(schema_file=str(_write_schema(config, settings.root / "schema")))
     validator = ExampleValidator(statistics=statistics.outputs["statistics"], schema=schema.outputs["schema"])
-    gate = DataGate(examples=ingest.outputs["examples"], anomalies=validator.outputs["anomalies"])
+    gate = DataGate(
+        examples=ingest.outputs["examples"],
+        anomalies=validator.outputs["anomalies"],
+        refusals=str(settings.root / "refused"),
+    )
     plain = {"method": slug, **config.to_dict()}
     run_id = hashlib.sha256(json.dumps([plain, query.fingerprint], sort_keys=True).encode()).hexdigest()[:16]
     trainer = Trainer(
@@ -92,8 +94,8 @@ def make_pipeline(config: MethodConfig, source: str, settings: PipelineSettings)
         examples=ingest.outputs["examples"],
         schema=schema.outputs["schema"],
         # all splits to both: the method chooses what it looks at
-        train_args=trainer_pb2.TrainArgs(splits=splits),
-        eval_args=trainer_pb2.EvalArgs(splits=splits),
+        train_args=trainer_pb2.TrainArgs(splits=query.splits),
+        eval_args=trainer_pb2.EvalArgs(splits=query.splits),
         custom_config={
             "config": plain,
             "run_folder": str(settings.root / "runs" / run_id),

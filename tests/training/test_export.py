@@ -15,7 +15,7 @@ from tensorflow_serving.apis import prediction_log_pb2
 
 from medsynth_tf.core.card import ModelCard
 from medsynth_tf.core.errors import ExportError
-from medsynth_tf.training.export import WARMUP_FILE, export
+from medsynth_tf.training.export import WARMUP_FILE, export, write_export
 from tests.serving.tiny_method import TinyConfig, TinyMethod
 
 
@@ -53,6 +53,19 @@ def test_versions_count_up_and_ignore_other_names(model, tmp_path):
     (tmp_path / "notes").mkdir()
     assert export(model, tmp_path, warmup=False).name == "8"
     assert export(model, tmp_path, warmup=False).name == "9"
+
+
+@pytest.mark.parametrize("made", [False, True])
+def test_an_export_into_a_given_folder(model, tmp_path, made):
+    folder = tmp_path / "Format-Serving"
+    if made:
+        folder.mkdir()
+    write_export(model, folder, data_fingerprint="abc")
+    ModelCard.read(folder).verify(folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["Format-Serving"]
+    with pytest.raises(ExportError, match="Directory not empty"):
+        write_export(model, folder)
+    ModelCard.read(folder).verify(folder)
 
 
 def test_warmup_file_parses_and_names_the_model(exported):

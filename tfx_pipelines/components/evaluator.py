@@ -23,7 +23,7 @@ def SynthesisEvaluator(
     model_run: InputArtifact[ModelRun],
     blessing: OutputArtifact[ModelBlessing],
     evaluation: OutputArtifact[ModelEvaluation],
-    baseline: InputArtifact[Model] = None,  # type: ignore[assignment]
+    baseline: InputArtifact[Model] = None,
 ) -> None:
     """Blesses the model if every gate of its configuration (`evaluation.gates`) holds.
 

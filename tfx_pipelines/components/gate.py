@@ -6,21 +6,16 @@ from collections import defaultdict
 
 import tensorflow as tf
 from tensorflow_metadata.proto.v0 import anomalies_pb2
-from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact
+from tfx.dsl.component.experimental.annotations import InputArtifact, OutputArtifact, Parameter
 from tfx.dsl.component.experimental.decorators import component
 from tfx.types import Artifact, artifact_utils
+from tfx.types.experimental.simple_artifacts import File
 from tfx.types.standard_artifacts import ExampleAnomalies, Examples
 
 from medsynth_tf.core.errors import DataError
 from medsynth_tf.core.files import write_text
 
-SHOWN = 3  # reasons in the error's line; all of them stand in verdict.json
-
-
-class DataVerdict(Artifact):
-    """`verdict.json`: the anomalies found in the examples; empty if there are none."""
-
-    TYPE_NAME = "MedsynthDataVerdict"
+SHOWN = 3  # reasons in the error's line
 
 
 def schema_anomalies(anomalies: Artifact) -> list[str]:
@@ -64,21 +59,27 @@ def _patient(serialized: tf.Tensor) -> tf.Tensor:
 
 @component
 def DataGate(
-    examples: InputArtifact[Examples], anomalies: InputArtifact[ExampleAnomalies], verdict: OutputArtifact[DataVerdict]
+    examples: InputArtifact[Examples],
+    anomalies: InputArtifact[ExampleAnomalies],
+    verdict: OutputArtifact[File],  # Kubeflow knows no artifact types but TFX's own
+    refusals: Parameter[str],
 ) -> None:
     """Fails, with the reasons, if the examples break the schema or a patient is in two splits.
 
     Args:
         examples: from the ExampleGen.
         anomalies: from ExampleValidator.
-        verdict: gets `verdict.json`, also when the gate closes.
+        verdict: gets `verdict.json` if the examples are accepted.
+        refusals: folder for a text file of all reasons if they are not; TFX removes the artifacts of a component that fails.
 
     Raises:
-        DataError: names the first reasons and says where the rest is.
+        DataError: names the first reasons and the file with all of them.
     """
     reasons = schema_anomalies(anomalies) + shared_patients(examples)
-    path = os.path.join(verdict.uri, "verdict.json")
-    write_text(path, json.dumps({"accepted": not reasons, "reasons": reasons}, indent=2))
     if reasons:
-        more = f" (+{len(reasons) - SHOWN} more in {path})" if len(reasons) > SHOWN else ""
-        raise DataError("examples refused: " + "; ".join(reasons[:SHOWN]) + more)
+        path = os.path.join(refusals, f"examples-{examples.id}.txt")
+        write_text(path, "\n".join(reasons) + "\n")
+        more = f" (+{len(reasons) - SHOWN} more)" if len(reasons) > SHOWN else ""
+        raise DataError(f"examples refused: {'; '.join(reasons[:SHOWN])}{more}; see {path}")
+    accepted = {"accepted": True, "splits": artifact_utils.decode_split_names(examples.split_names)}
+    write_text(os.path.join(verdict.uri, "verdict.json"), json.dumps(accepted, indent=2))

@@ -22,6 +22,8 @@ from medsynth_tf.data.beam_records import EXAMPLES, REJECTED, RecordsFromSource
 from medsynth_tf.data.ingest import REJECTED as REJECTED_FILE
 from medsynth_tf.data.ingest import Rejection, write_rejected
 from medsynth_tf.data.open import open_source
+from medsynth_tf.data.records import SPLITS
+from medsynth_tf.data.source import assign_splits
 from medsynth_tf.data.tfrecord_source import MANIFEST
 
 
@@ -34,12 +36,26 @@ class IngestQuery:
         fingerprint: of the source's contents.
         split_fractions: shares of train, val, test for patients that the source puts in no split.
         seed: of the split.
+        splits: those that have records; TFX would take an empty one for damaged data.
     """
 
     source: str
     fingerprint: str
     split_fractions: tuple[float, ...]
     seed: int
+    splits: tuple[str, ...]
+
+    @classmethod
+    def of(cls, source: str, split_fractions: tuple[float, ...], seed: int) -> IngestQuery:
+        """Looks at the source now: all of it is read once, for the fingerprint.
+
+        Raises:
+            DataError: it cannot be opened, or puts a patient into two splits. ConfigError: it is no specification.
+        """
+        opened = open_source(source)
+        assigned = set(assign_splits(opened.keys(), split_fractions, seed).values())
+        splits = tuple(split for split in SPLITS if split in assigned)
+        return cls(source, opened.fingerprint(), split_fractions, seed, splits)
 
     def to_json(self) -> str:
         """As TFX stores it."""
@@ -66,7 +82,7 @@ class RecordExampleGenExecutor(BaseExampleGenExecutor):
         self, pipeline: beam.Pipeline, exec_properties: dict[str, Any]
     ) -> dict[str, beam.pvalue.PCollection]:
         """Serialized examples by split; replaces TFX's own splitting, which goes by a hash and knows no patients."""
-        query, splits = _query(exec_properties), _splits(exec_properties)
+        query = _query(exec_properties)
         read = self.GetInputSourceToExamplePTransform()
         records = pipeline | "Records" >> read(query.source, query.split_fractions, query.seed)
         _ = (
@@ -74,10 +90,10 @@ class RecordExampleGenExecutor(BaseExampleGenExecutor):
             | "Together" >> beam.combiners.ToList()
             | "Reject" >> beam.Map(_write_rejections, os.path.join(self._folder, REJECTED_FILE))
         )
-        by_split = records[EXAMPLES] | "Split" >> beam.Partition(_split_number, len(splits), splits)
+        by_split = records[EXAMPLES] | "Split" >> beam.Partition(_split_number, len(query.splits), query.splits)
         return {
             split: examples | f"Bytes of {split}" >> beam.Values().with_output_types(bytes)
-            for split, examples in zip(splits, by_split)
+            for split, examples in zip(query.splits, by_split)
         }
 
     def Do(
@@ -102,17 +118,12 @@ class RecordExampleGenExecutor(BaseExampleGenExecutor):
 
 
 class RecordExampleGen(QueryBasedExampleGen):
-    """The component.
-
-    Args:
-        query: what to ingest.
-        splits: those that have records; TFX would take an empty one for damaged data.
-    """
+    """The component of a query."""
 
     EXECUTOR_SPEC = executor_spec.BeamExecutorSpec(RecordExampleGenExecutor)
 
-    def __init__(self, query: IngestQuery, splits: Sequence[str]):
-        named = [example_gen_pb2.SplitConfig.Split(name=name, hash_buckets=1) for name in splits]
+    def __init__(self, query: IngestQuery):
+        named = [example_gen_pb2.SplitConfig.Split(name=name, hash_buckets=1) for name in query.splits]
         super().__init__(
             input_config=example_gen_pb2.Input(splits=[example_gen_pb2.Input.Split(name="all", pattern=query.to_json())]),
             output_config=example_gen_pb2.Output(split_config=example_gen_pb2.SplitConfig(splits=named)),
@@ -125,13 +136,7 @@ def _query(exec_properties: dict[str, Any]) -> IngestQuery:
     return IngestQuery.from_json(config.splits[0].pattern)
 
 
-def _splits(exec_properties: dict[str, Any]) -> list[str]:
-    config = example_gen_pb2.Output()
-    proto_utils.json_to_proto(exec_properties[standard_component_specs.OUTPUT_CONFIG_KEY], config)
-    return [split.name for split in config.split_config.splits]
-
-
-def _split_number(record: tuple[str, bytes], count: int, splits: list[str]) -> int:
+def _split_number(record: tuple[str, bytes], count: int, splits: Sequence[str]) -> int:
     return splits.index(record[0])
 
 

@@ -9,9 +9,11 @@ import logging
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import absl.logging
 from ml_metadata import metadata_store
-from ml_metadata.proto import metadata_store_pb2
+from ml_metadata.proto import Event
 from tfx.orchestration import metadata
 from tfx.orchestration.local.local_dag_runner import LocalDagRunner
 
@@ -73,15 +75,11 @@ def outcome(settings: PipelineSettings) -> Outcome:
     )
 
 
-def _artifacts_of_last_run(store: metadata_store.MetadataStore) -> dict[str, metadata_store_pb2.Artifact]:
+def _artifacts_of_last_run(store: metadata_store.MetadataStore) -> dict[str, Any]:
     """What the executions of the newest run put out, made or taken from the cache, by type."""
     last = max(store.get_contexts_by_type("pipeline_run"), key=lambda context: context.id)
     executions = [execution.id for execution in store.get_executions_by_context(last.id)]
-    outputs = [
-        event.artifact_id
-        for event in store.get_events_by_execution_ids(executions)
-        if event.type == metadata_store_pb2.Event.OUTPUT
-    ]
+    outputs = [event.artifact_id for event in store.get_events_by_execution_ids(executions) if event.type == Event.OUTPUT]
     return {artifact.type: artifact for artifact in store.get_artifacts_by_id(outputs)}
 
 
@@ -96,18 +94,17 @@ class _ComponentLines(logging.Filter):
         if record.msg == "Component %s is running.":
             self._began = time.monotonic()
         elif record.msg == "Component %s is finished.":
-            print(f"{record.args[0] if record.args else '?':24s} {time.monotonic() - self._began:6.1f} s", flush=True)
+            print(f"{record.getMessage().split()[1]:24s} {time.monotonic() - self._began:6.1f} s", flush=True)
         return record.levelno >= logging.ERROR  # its warnings are of its own insides
 
 
 @contextlib.contextmanager
 def _progress() -> Iterator[None]:
-    log, lines = logging.getLogger("absl"), _ComponentLines()
-    level = log.level
-    log.setLevel(logging.INFO)
+    log, lines, verbosity = absl.logging.get_absl_logger(), _ComponentLines(), absl.logging.get_verbosity()
+    absl.logging.set_verbosity(absl.logging.INFO)  # not by the logger's level, which absl resets when a SavedModel is written
     log.addFilter(lines)
     try:
         yield
     finally:
         log.removeFilter(lines)
-        log.setLevel(level)
+        absl.logging.set_verbosity(verbosity)
