@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 import warnings
@@ -29,6 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         make_parser().error(f"unrecognized arguments: {' '.join(flags)}")
     # TensorFlow's start-up notes (no GPU, plug-ins registered twice) are no news to a user; Python errors still show
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)  # deprecations inside the libraries we call
     warnings.filterwarnings("ignore", "You are using a non-supported Python version", FutureWarning)  # of google.api_core
     try:
         return arguments.run(arguments) or 0

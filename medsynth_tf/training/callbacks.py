@@ -165,7 +165,7 @@ class Pictures(StepCallback):
 
     Args:
         first_step: as for StepCallback.
-        folder: of the run.
+        folder: of the run; None to draw and write nothing.
         stage: name of the stage.
         batch: makes the fixed batch.
         preview: batch → pictures by name, uint8 [B, H, W, 1 or 3].
@@ -178,7 +178,7 @@ class Pictures(StepCallback):
     def __init__(
         self,
         first_step: int,
-        folder: Path,
+        folder: Path | None,
         stage: str,
         batch: Callable[[], dict[str, tf.Tensor]],
         preview: Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]],
@@ -189,13 +189,15 @@ class Pictures(StepCallback):
         self.folder, self.stage, self.every, self.total = folder, stage, every, total
         self.preview = preview
         self.batch = {name: value[: self.ROWS] for name, value in batch().items()}
-        self.writer = tf.summary.create_file_writer(str(folder / "tensorboard" / stage))
+        self.writer = tf.summary.create_file_writer(str(folder / "tensorboard" / stage)) if folder is not None else None
 
     def after_step(self, logs: dict[str, Any]) -> None:
         """Draws if it is time."""
         if self.step % self.every and self.step != self.total:
             return
         columns = [_rgb(np.asarray(picture)) for picture in self.preview(self.batch).values()]
+        if self.folder is None or self.writer is None:
+            return
         grid = np.concatenate([np.concatenate(list(column), axis=0) for column in columns], axis=1)
         with replacing_file(self.folder / "pictures" / f"{self.stage}-{self.step:07d}.png") as temporary:
             Image.fromarray(grid).save(temporary)

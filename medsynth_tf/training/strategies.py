@@ -17,11 +17,11 @@ def make_strategy(config: TrainingConfig) -> tf.distribute.Strategy:
     Raises:
         TrainingError: the global batch does not divide by the number of replicas.
     """
+    if config.strategy == "multi_worker":  # first: it must be made before anything else touches the devices
+        return _checked(tf.distribute.MultiWorkerMirroredStrategy(), config)
     gpus = tf.config.list_logical_devices("GPU")
     strategy: tf.distribute.Strategy
-    if config.strategy == "multi_worker":
-        strategy = tf.distribute.MultiWorkerMirroredStrategy()
-    elif config.strategy == "mirrored" or (config.strategy == "auto" and len(gpus) > 1):
+    if config.strategy == "mirrored" or (config.strategy == "auto" and len(gpus) > 1):
         devices = gpus or tf.config.list_logical_devices("CPU")
         cross_device = None if gpus else tf.distribute.ReductionToOneDevice()  # NCCL is for GPUs
         strategy = tf.distribute.MirroredStrategy([device.name for device in devices], cross_device)
@@ -31,6 +31,10 @@ def make_strategy(config: TrainingConfig) -> tf.distribute.Strategy:
         strategy = tf.distribute.OneDeviceStrategy("/gpu:0")
     else:
         strategy = tf.distribute.get_strategy()
+    return _checked(strategy, config)
+
+
+def _checked(strategy: tf.distribute.Strategy, config: TrainingConfig) -> tf.distribute.Strategy:
     replicas = strategy.num_replicas_in_sync
     if config.batch_size % replicas:
         raise TrainingError(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shutil
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -76,9 +77,17 @@ def train(
         if not finished:
             return Run(model, folder, finished=False)
         checkpoint.save(number + 1, 0)
-    if chief:
-        model.save(folder / "model")
+    _save(model, folder / "model", chief)
     return Run(model, folder, finished=True)
+
+
+def _save(model: Any, path: Path, chief: bool) -> None:
+    """Saves the model; workers other than the chief take part, since reading some variables is a meeting of all, and throw it away."""
+    if chief:
+        model.save(path)
+        return
+    with tempfile.TemporaryDirectory(prefix="medsynth-worker-") as discarded:
+        model.save(Path(discarded) / "model")
 
 
 def _claim_folder(folder: Path, config: MethodConfig, source: Source, restart: bool, chief: bool) -> None:
@@ -121,12 +130,13 @@ def _run_stage(
     saving = Checkpointing(first, checkpoint, number, training.checkpoint_steps)
     own: list[tf.keras.callbacks.Callback] = [FiniteLossGuard(first), saving]
     bar = ProgressBar(first, stage.steps, stage.name) if progress else None
+    look_at = stage.validation or (lambda: stage.batches(0))
+    grids = folder if chief else None  # every worker draws, since reading some variables is a meeting of all; one writes
+    own.append(
+        Pictures(first, grids, stage.name, lambda: next(iter(look_at())), model.preview, training.image_steps, stage.steps)
+    )
     if chief:
         own.append(History(first, folder, stage.name))
-        look_at = stage.validation or (lambda: stage.batches(0))
-        own.append(
-            Pictures(first, folder, stage.name, lambda: next(iter(look_at())), model.preview, training.image_steps, stage.steps)
-        )
     if bar is not None:
         own.append(bar)
     try:
