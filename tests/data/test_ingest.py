@@ -130,4 +130,4 @@ def test_beam_reads_the_same_records(tmp_path, hundred):
     with beam.Pipeline() as pipeline:
         outputs = pipeline | RecordsFromSource(f"folder:{hundred}")
         assert_that(outputs["examples"], equal_to(expected), label="examples")
-        assert_that(outputs["rejected"] | beam.Map(lambda item: item[0]), equal_to(["037"]), label="rejected")
+        assert_that(outputs["rejected"] | beam.Map(lambda rejection: rejection.id), equal_to(["037"]), label="rejected")

@@ -55,7 +55,8 @@ def test_example_is_tensorflows_own_and_little_endian():
     assert features["image"].bytes_list.value[0] == record["image"].astype("<i2").tobytes()
     assert list(features["image/shape"].int64_list.value) == [6, 5, 1]
     assert features["image/dtype"].bytes_list.value[0] == b"int16"
-    assert list(features["mask/values"].int64_list.value) == sorted({int(v) for v in record["mask"].ravel()})
+    assert list(features["image/channels"].int64_list.value) == [1]
+    assert list(features["mask/values"].int64_list.value) == sorted({int(v) for v in record["mask"].ravel()} - {255})
     assert features["split"].bytes_list.value[0] == b"train"
     assert_same_record(records.decode(example.SerializeToString()), record)
 
