@@ -36,6 +36,8 @@ class Method(tf.keras.Model):
         super().__init__(**kwargs)
         self.config = config
         self.average: WeightAverage | None = None
+        # train steps return metrics, which are means over all replicas already; Keras would add them up over workers
+        self.distribute_reduction_method = "first"
 
     # -- configuration ------------------------------------------------------------------------------------------------------
     def get_config(self) -> dict[str, Any]:
