@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import tensorflow as tf
@@ -61,13 +61,16 @@ class Manager:
         load: Callable[[str, int, Path], Servable] | None = None,
         *,
         allow_labels_for_unavailable: bool = False,
+        version_files: Sequence[str] = storage.SAVED_MODEL_FILES,
     ):
         """`poll_seconds` 0: look at the folders once, when configured. `load` makes a servable of (name, version, path).
 
         `allow_labels_for_unavailable`: a label may be given to a version that is not loaded yet.
+        `version_files`: what makes a numbered folder a version, any of them.
         """
         self._poll_seconds = poll_seconds
         self._load = load or Loader()
+        self._version_files = version_files
         self._allow_labels_for_unavailable = allow_labels_for_unavailable
         self._models: dict[str, Model] = {}
         self._changed = threading.Condition()  # guards every Version and the table of models
@@ -138,7 +141,9 @@ class Manager:
         config, wanted = model.config, {}
         if config.base_path:
             try:
-                wanted = storage.aspired(storage.find_versions(config.base_path), config.model_version_policy)
+                wanted = storage.aspired(
+                    storage.find_versions(config.base_path, self._version_files), config.model_version_policy
+                )
             except OSError as error:
                 log.warning("model %s: cannot read its base path %s: %s", config.name, config.base_path, error.strerror)
                 return

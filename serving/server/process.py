@@ -13,6 +13,7 @@ from types import TracebackType
 
 from medsynth_tf.core.errors import MedSynthError, ServingError
 from serving.server import flags as server_flags
+from serving.server import storage, tflite
 from serving.server.batching import Batcher
 from serving.server.grpc_server import GrpcServer
 from serving.server.inference import Inference
@@ -44,6 +45,7 @@ class ModelServer:
             flags.file_system_poll_wait_seconds,
             _loader(flags, self.metrics),
             allow_labels_for_unavailable=flags.allow_version_labels_for_unavailable_models,
+            version_files=(*storage.SAVED_MODEL_FILES, *([tflite.FILE] if flags.prefer_tflite_model else [])),
         )
         inference = Inference(self.manager, self.metrics, flags.enable_signature_method_name_check)
         roots = [model.base_path for model in self._config.model_config_list.config] + flags.reload_base_paths
@@ -70,7 +72,8 @@ class ModelServer:
             raise ServingError(f"Failed to start server. Error: {error.message}", error.code.name) from error
         self.manager.start_polling()
         if flags.model_config_file and flags.model_config_file_poll_wait_seconds:
-            self._reloading.watch(lambda: server_flags.model_config(flags), flags.model_config_file_poll_wait_seconds)
+            seconds = flags.model_config_file_poll_wait_seconds
+            self._reloading.watch(self._config, lambda: server_flags.model_config(flags), seconds)
         while not stop.is_set() and not self.manager.wait_available(timeout=0.2):
             pass  # as TensorFlow Serving: not ready before each model has a version
         if not stop.is_set():

@@ -47,13 +47,12 @@ class Reloading:
                 )
         self._manager.configure(config)
 
-    def watch(self, read: Callable[[], ModelServerConfig], seconds: float) -> None:
-        """Calls `read` every `seconds` and takes over what it returns where that has changed, until `stop`."""
-        self._watcher = threading.Thread(target=self._watch, args=(read, seconds), name="poll-config", daemon=True)
+    def watch(self, taken: ModelServerConfig, read: Callable[[], ModelServerConfig], seconds: float) -> None:
+        """Calls `read` every `seconds`, and takes over what it returns once that is no longer `taken`; until `stop`."""
+        self._watcher = threading.Thread(target=self._watch, args=(taken, read, seconds), name="poll-config", daemon=True)
         self._watcher.start()
 
-    def _watch(self, read: Callable[[], ModelServerConfig], seconds: float) -> None:
-        taken = read()
+    def _watch(self, taken: ModelServerConfig, read: Callable[[], ModelServerConfig], seconds: float) -> None:
         while not self._stop.wait(seconds):
             try:
                 config = read()
