@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import tensorflow as tf
 
+MAX_MESSAGE_BYTES = 2048  # gRPC sends it in a header, with up to three bytes for one; receivers refuse headers above 8 KiB
 log = logging.getLogger(__name__)
 _BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -39,6 +40,13 @@ def as_status(error: Exception) -> StatusError:
     return StatusError(grpc.StatusCode.INTERNAL, "internal error; the server's log has the details")
 
 
+def _shortened(message: str) -> str:
+    content = message.encode("utf-8", "replace")
+    if len(content) <= MAX_MESSAGE_BYTES:
+        return message
+    return content[:MAX_MESSAGE_BYTES].decode("utf-8", "ignore") + " ..."
+
+
 def answering(method: Callable[..., Any]) -> Callable[..., Any]:
     """Wraps a servicer's method: failures become statuses, and nothing of a traceback reaches the client."""
 
@@ -48,6 +56,6 @@ def answering(method: Callable[..., Any]) -> Callable[..., Any]:
             return method(self, request, context)
         except Exception as error:
             status = as_status(error)
-        context.abort(status.code, status.message)
+        context.abort(status.code, _shortened(status.message))
 
     return answer

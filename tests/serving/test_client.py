@@ -126,6 +126,7 @@ def test_wrong_calls():
         np.array(3.5),
         np.zeros((0, 4), np.float32),
         np.array([b"a", b"\xff"], object),
+        np.array(b"a\0", object),
         np.array([1 + 2j]),
         np.array([1.5, -2.0], tf.bfloat16.as_numpy_dtype),
         np.array([2**64 - 1], np.uint64),
