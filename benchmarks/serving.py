@@ -1,22 +1,24 @@
 """Requests a second and latency of the embedded server, beside calls of the same signature in this process.
 
-Closed loop: each of 1 and 8 clients sends its next request when the last is answered. Rounds of server and in-process alternate
-in one run, so that both meet the same machine; medians over the rounds are printed.
+Closed loop: each of 1, 8 and 32 clients sends its next request when the last is answered. Rounds of the server, the server with
+batching, and in-process calls alternate in one run, so that all meet the same machine; medians over the rounds are printed, and at
+the end which aims were met.
 
-    python -m benchmarks.serving [--seconds 3] [--rounds 3] [--clients 1 8]
+    python -m benchmarks.serving [--seconds 3] [--rounds 3] [--clients 1 8 32]
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import dataclasses
 import os
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +27,9 @@ import tensorflow as tf
 from serving.client import Client
 
 SMALL, LARGE = "small", "large"
+IN_PROCESS, SERVER, BATCHING = "in process", "server", "with batching"
+BATCHING_PARAMETERS = """max_batch_size { value: 8 } batch_timeout_micros { value: 2000 }
+max_enqueued_batches { value: 1000 } num_batch_threads { value: 2 }"""
 
 
 def save_models(folder: Path) -> dict[str, np.ndarray]:
@@ -53,14 +58,14 @@ def save_models(folder: Path) -> dict[str, np.ndarray]:
 
 
 @contextlib.contextmanager
-def server(folder: Path) -> Iterator[str]:
+def server(folder: Path, *flags: str) -> Iterator[str]:
     """The embedded server over both models, in its own process; its address."""
     config = folder / "models.config"
     entries = "".join(
         f'config {{ name: "{name}" base_path: "{folder / name}" model_platform: "tensorflow" }}' for name in (SMALL, LARGE)
     )
     config.write_text(f"model_config_list {{ {entries} }}")
-    command = [sys.executable, "-m", "serving.server", "--port=0", f"--model_config_file={config}"]
+    command = [sys.executable, "-m", "serving.server", "--port=0", f"--model_config_file={config}", *flags]
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert process.stdout is not None
     try:
@@ -91,42 +96,85 @@ def closed_loop(call: Callable[[], object], clients: int, seconds: float) -> np.
     return np.concatenate([np.array(mine) for mine in latencies])
 
 
+@dataclasses.dataclass(frozen=True)
+class Result:
+    """Medians over the rounds: requests/s; latency in milliseconds."""
+
+    rate: float
+    p50: float
+    p99: float
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Embedded server against calls in process.")
     parser.add_argument("--seconds", type=float, default=3.0, help="length of a round (default: 3)")
     parser.add_argument("--rounds", type=int, default=3, help="rounds of each (default: 3)")
-    parser.add_argument("--clients", type=int, nargs="+", default=[1, 8], help="numbers of clients (default: 1 8)")
+    parser.add_argument("--clients", type=int, nargs="+", default=[1, 8, 32], help="numbers of clients (default: 1 8 32)")
     arguments = parser.parse_args()
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    with tempfile.TemporaryDirectory() as folder:
-        inputs = save_models(Path(folder))
-        print(f"{'model':7}{'clients':>8}  {'':12}{'requests/s':>11}{'p50 ms':>9}{'p99 ms':>9}{'of in-process':>15}")
-        with server(Path(folder)) as address, Client(address) as client:
-            for name, x in inputs.items():
-                signature = tf.saved_model.load(str(Path(folder) / name / "1")).signatures["serving_default"]
-                calls = {
-                    "in process": lambda signature=signature, x=x: signature(x=tf.constant(x))["y"].numpy(),
-                    "server": lambda name=name, x=x: client.predict(name, {"x": x}),
-                }
-                np.testing.assert_allclose(calls["server"]()["y"], calls["in process"](), rtol=1e-4, atol=1e-5)
-                for clients in arguments.clients:
-                    _compare(name, clients, calls, arguments)
+    results: dict[tuple[str, int, str], Result] = {}
+    with tempfile.TemporaryDirectory() as name, contextlib.ExitStack() as stack:
+        folder = Path(name)
+        inputs = save_models(folder)
+        (folder / "batching.config").write_text(BATCHING_PARAMETERS)
+        batching = "--enable_batching", f"--batching_parameters_file={folder}/batching.config"
+        plain, batched = (stack.enter_context(Client(stack.enter_context(server(folder, *flags)))) for flags in ((), batching))
+        print(f"{'model':7}{'clients':>8}  {'':14}{'requests/s':>11}{'p50 ms':>9}{'p99 ms':>9}{'of in-process':>15}")
+        for model, x in inputs.items():
+            signature = tf.saved_model.load(str(folder / model / "1")).signatures["serving_default"]
+            calls = {
+                IN_PROCESS: lambda signature=signature, x=x: signature(x=tf.constant(x))["y"].numpy(),
+                SERVER: lambda model=model, x=x: plain.predict(model, {"x": x}),
+                BATCHING: lambda model=model, x=x: batched.predict(model, {"x": x}),
+            }
+            for side in (SERVER, BATCHING):
+                np.testing.assert_allclose(calls[side]()["y"], calls[IN_PROCESS](), rtol=1e-4, atol=1e-5)
+            for clients in arguments.clients:
+                for side, result in _compare(calls, clients, arguments.rounds, arguments.seconds).items():
+                    results[model, clients, side] = result
+                    share = result.rate / results[model, clients, IN_PROCESS].rate
+                    print(
+                        f"{model:7}{clients:8}  {side:14}{result.rate:11.1f}{result.p50:9.2f}{result.p99:9.2f}{share:15.2f}",
+                        flush=True,
+                    )
+    _print_aims(results, arguments.clients)
 
 
-def _compare(name: str, clients: int, calls: dict[str, Callable[[], object]], arguments: argparse.Namespace) -> None:
+def _compare(calls: dict[str, Callable[[], object]], clients: int, rounds: int, seconds: float) -> dict[str, Result]:
     rates: dict[str, list[float]] = {side: [] for side in calls}
     latencies: dict[str, list[np.ndarray]] = {side: [] for side in calls}
     for call in calls.values():
         closed_loop(call, clients, 0.5)
-    for _ in range(arguments.rounds):
+    for _ in range(rounds):
         for side, call in calls.items():
             started = time.perf_counter()
-            latencies[side].append(closed_loop(call, clients, arguments.seconds))
+            latencies[side].append(1000 * closed_loop(call, clients, seconds))
             rates[side].append(len(latencies[side][-1]) / (time.perf_counter() - started))
-    for side in calls:
-        p50, p99 = 1000 * np.percentile(np.concatenate(latencies[side]), [50, 99])
-        ratio = f"{np.median(rates[side]) / np.median(rates['in process']):15.2f}" if side == "server" else ""
-        print(f"{name:7}{clients:8}  {side:12}{np.median(rates[side]):11.1f}{p50:9.2f}{p99:9.2f}{ratio}", flush=True)
+    return {
+        side: Result(
+            float(np.median(rates[side])), *(float(np.median([np.percentile(r, q) for r in latencies[side]])) for q in (50, 99))
+        )
+        for side in calls
+    }
+
+
+def _print_aims(results: dict[tuple[str, int, str], Result], clients: Sequence[int]) -> None:
+    print("\naim                                                                     measured")
+    if 8 in clients:
+        large = {side: results[LARGE, 8, side] for side in (IN_PROCESS, SERVER, BATCHING)}
+        share = large[SERVER].rate / large[IN_PROCESS].rate
+        print(f"large, 8 clients: at least 0.7 of in-process throughput{share:25.2f}  {_verdict(share >= 0.7)}")
+    if 8 in clients and 1 in clients:
+        one = results[LARGE, 1, IN_PROCESS].rate
+        gain = large[BATCHING].rate / one
+        print(f"large, 8 clients with batching: above in-process batch-1 throughput{gain:13.2f}  {_verdict(gain > 1.0)}")
+    if 1 in clients:
+        overhead = results[SMALL, 1, SERVER].p50 - results[SMALL, 1, IN_PROCESS].p50
+        print(f"small, 64 KiB request: overhead p50 below 2 ms{overhead:31.2f} ms  {_verdict(overhead < 2.0)}")
+
+
+def _verdict(met: bool) -> str:
+    return "met" if met else "MISSED"
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import fcntl
 import io
 import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,20 @@ class Manifest:
     def begin(self, settings: Mapping[str, Any]) -> None:
         """Records what is asked for."""
         write_text(self._folder / SETTINGS_FILE, json.dumps(settings, indent=2) + "\n")
+
+    def require_same(self, former: Mapping[str, Any], settings: Mapping[str, Any], names: Sequence[str]) -> None:
+        """Checks that a run goes on as it began.
+
+        Raises:
+            ServingError: FAILED_PRECONDITION: one of the settings `names` is another.
+        """
+        for name in names:
+            if former.get(name) != settings[name]:
+                raise ServingError(
+                    f"{self._folder} holds a run with {name} = {former.get(name)}, asked for is {settings[name]}: "
+                    "choose another folder, or the same settings to resume",
+                    "FAILED_PRECONDITION",
+                )
 
     def finished(self) -> dict[int, Entry]:
         """The images that are there with the bytes they were written with, by index; the journal keeps only these.

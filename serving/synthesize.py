@@ -172,7 +172,7 @@ def synthesize(
         if former is None:
             manifest.begin(settings)
         else:
-            _require_same(former, settings, Path(folder))
+            manifest.require_same(former, settings, SETTINGS_THAT_DECIDE)
             settings = former  # `created` too, so that a resumed run writes the bytes that the killed one would have
         job = _Job(client, source, keys, Path(folder), settings, resize, timeout)
         return _run(job, manifest, count, batch_size=batch_size, in_flight=in_flight, progress=progress)
@@ -228,14 +228,3 @@ def _fingerprint(source: Source, keys: Sequence[RecordKey]) -> str:
     for key in keys:
         digest.update(b"\n" + key.id.encode())
     return digest.hexdigest()
-
-
-def _require_same(former: dict[str, Any], settings: dict[str, Any], folder: Path) -> None:
-    different = [name for name in SETTINGS_THAT_DECIDE if former.get(name) != settings[name]]
-    if different:
-        name = different[0]
-        raise ServingError(
-            f"{folder} holds a run with {name} = {former.get(name)}, asked for is {settings[name]}: "
-            "choose another folder, or the same settings to resume",
-            "FAILED_PRECONDITION",
-        )

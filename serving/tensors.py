@@ -53,6 +53,6 @@ def from_proto(proto: tensor_pb2.TensorProto, writable: bool = False) -> np.ndar
     if declared > MAX_DECLARED_BYTES:
         raise ValueError(f"{dtype.name} {shape} is {declared} bytes, more than a message can carry")
     try:  # the typed fields have rules of their own (a last value that repeats, …): TensorFlow's parser knows them
-        return tf.io.parse_tensor(proto.SerializeToString(), dtype).numpy()
+        return np.asarray(tf.io.parse_tensor(proto.SerializeToString(), dtype).numpy(), numpy_dtype)  # a scalar is no array
     except tf.errors.OpError as error:
         raise ValueError(error.message.splitlines()[0]) from error

@@ -10,7 +10,7 @@ import contextlib
 import dataclasses
 import logging
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import tensorflow as tf
@@ -19,8 +19,9 @@ from tensorflow_serving.apis import get_model_status_pb2, model_pb2
 from tensorflow_serving.config.model_server_config_pb2 import ModelConfig, ModelServerConfig
 
 from serving.server import storage
+from serving.server.loader import Loader
 from serving.server.servable import Servable
-from serving.server.status import StatusError, from_tensorflow
+from serving.server.status import StatusError, as_status
 
 log = logging.getLogger(__name__)
 State = get_model_status_pb2.ModelVersionStatus.State
@@ -54,10 +55,23 @@ class Model:
 class Manager:
     """Thread-safe; one thread polls and loads, others acquire and release versions."""
 
-    def __init__(self, poll_seconds: float = 1.0, load: Callable[[str, int, Path], Servable] = Servable):
-        """`poll_seconds` 0: look at the folders once, when configured. `load` makes a servable of (name, version, path)."""
+    def __init__(
+        self,
+        poll_seconds: float = 1.0,
+        load: Callable[[str, int, Path], Servable] | None = None,
+        *,
+        allow_labels_for_unavailable: bool = False,
+        version_files: Sequence[str] = storage.SAVED_MODEL_FILES,
+    ):
+        """`poll_seconds` 0: look at the folders once, when configured. `load` makes a servable of (name, version, path).
+
+        `allow_labels_for_unavailable`: a label may be given to a version that is not loaded yet.
+        `version_files`: what makes a numbered folder a version, any of them.
+        """
         self._poll_seconds = poll_seconds
-        self._load = load
+        self._load = load or Loader()
+        self._version_files = version_files
+        self._allow_labels_for_unavailable = allow_labels_for_unavailable
         self._models: dict[str, Model] = {}
         self._changed = threading.Condition()  # guards every Version and the table of models
         self._reconciling = threading.Lock()  # one pass at a time; held while loading, unlike _changed
@@ -88,7 +102,7 @@ class Manager:
             raise StatusError(
                 StatusCode.UNKNOWN, f"{len(failures)} servable(s) did not become available: {{{', '.join(failures)}}}"
             )
-        for name, number in unmet:
+        for name, number in () if self._allow_labels_for_unavailable else unmet:
             raise StatusError(
                 StatusCode.FAILED_PRECONDITION,
                 f"Request to assign label to version {number} of model {name}, which is not currently available for inference",
@@ -127,7 +141,9 @@ class Manager:
         config, wanted = model.config, {}
         if config.base_path:
             try:
-                wanted = storage.aspired(storage.find_versions(config.base_path), config.model_version_policy)
+                wanted = storage.aspired(
+                    storage.find_versions(config.base_path, self._version_files), config.model_version_policy
+                )
             except OSError as error:
                 log.warning("model %s: cannot read its base path %s: %s", config.name, config.base_path, error.strerror)
                 return
@@ -156,7 +172,7 @@ class Manager:
         try:
             servable = self._load(name, version.number, version.path)
         except Exception as error:
-            version.error = _as_status(error)
+            version.error = _why(error)
             log.error("refused {name: %s version: %d}: %s", name, version.number, version.error.message)
             self._set_state(version, State.END)
             return
@@ -184,6 +200,10 @@ class Manager:
             self._changed.notify_all()
 
     # What the services ask
+
+    def has_model(self, name: str) -> bool:
+        """Whether a model of that name is, or was, configured."""
+        return name in self._models
 
     @contextlib.contextmanager
     def servable(self, spec: model_pb2.ModelSpec) -> Iterator[Servable]:
@@ -298,9 +318,8 @@ def _failures(model: Model) -> list[str]:
     ]
 
 
-def _as_status(error: Exception) -> StatusError:
-    if isinstance(error, StatusError):
-        return error
-    if isinstance(error, tf.errors.OpError):
-        return from_tensorflow(error)
+def _why(error: Exception) -> StatusError:
+    """Why a version did not load; unlike a failure of a request, one that is not TensorFlow's is told as it is."""
+    if isinstance(error, (StatusError, tf.errors.OpError)):
+        return as_status(error)
     return StatusError(StatusCode.UNKNOWN, " ".join(str(error).split()) or type(error).__name__)

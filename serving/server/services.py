@@ -1,4 +1,4 @@
-"""The gRPC services of tensorflow-serving-api over a Manager."""
+"""The gRPC services of tensorflow-serving-api."""
 
 from __future__ import annotations
 
@@ -6,79 +6,78 @@ import math
 
 import grpc
 from tensorflow_serving.apis import (
+    classification_pb2,
     get_model_metadata_pb2,
     get_model_status_pb2,
+    inference_pb2,
     model_management_pb2,
     model_service_pb2_grpc,
     predict_pb2,
     prediction_service_pb2_grpc,
+    regression_pb2,
     status_pb2,
 )
 
-from serving.server.manager import Manager
-from serving.server.prediction import predict
+from serving.server.inference import Inference
+from serving.server.reloading import Reloading
 from serving.server.status import StatusError, answering
 
-SIGNATURE_FIELD = "signature_def"
+ENTRYPOINT = "GRPC"
 
 
 class PredictionService(prediction_service_pb2_grpc.PredictionServiceServicer):
-    """Predict and GetModelMetadata."""
+    """Each runs within the caller's deadline, and not at all if that has passed in the queue."""
 
-    def __init__(self, manager: Manager):
-        self._manager = manager
+    def __init__(self, inference: Inference):
+        self._inference = inference
 
     @answering
     def Predict(self, request: predict_pb2.PredictRequest, context: grpc.ServicerContext) -> predict_pb2.PredictResponse:
-        """Runs a signature; within the caller's deadline, and not at all if that has passed in the queue."""
-        _require_spec(request)
-        timeout_ms = _remaining_ms(context)
-        with self._manager.servable(request.model_spec) as servable:
-            return predict(servable, request, timeout_ms)
+        """Runs a signature on tensors."""
+        return self._inference.predict(request, _remaining_ms(context), ENTRYPOINT)
+
+    @answering
+    def Classify(
+        self, request: classification_pb2.ClassificationRequest, context: grpc.ServicerContext
+    ) -> classification_pb2.ClassificationResponse:
+        """Classes and scores of tf.Examples."""
+        return self._inference.classify(request, _remaining_ms(context), ENTRYPOINT)
+
+    @answering
+    def Regress(
+        self, request: regression_pb2.RegressionRequest, context: grpc.ServicerContext
+    ) -> regression_pb2.RegressionResponse:
+        """A number for each tf.Example."""
+        return self._inference.regress(request, _remaining_ms(context), ENTRYPOINT)
+
+    @answering
+    def MultiInference(
+        self, request: inference_pb2.MultiInferenceRequest, context: grpc.ServicerContext
+    ) -> inference_pb2.MultiInferenceResponse:
+        """Several signatures of one model on the same tf.Examples."""
+        return self._inference.multi_inference(request, _remaining_ms(context), ENTRYPOINT)
 
     @answering
     def GetModelMetadata(
         self, request: get_model_metadata_pb2.GetModelMetadataRequest, context: grpc.ServicerContext
     ) -> get_model_metadata_pb2.GetModelMetadataResponse:
         """The signatures of a version."""
-        _require_spec(request)
-        if not request.metadata_field:
-            raise StatusError(
-                grpc.StatusCode.INVALID_ARGUMENT, "GetModelMetadataRequest must specify at least one metadata_field"
-            )
-        for field in request.metadata_field:
-            if field != SIGNATURE_FIELD:
-                raise StatusError(grpc.StatusCode.INVALID_ARGUMENT, f"Metadata field {field} is not supported")
-        signatures = get_model_metadata_pb2.SignatureDefMap()
-        response = get_model_metadata_pb2.GetModelMetadataResponse()
-        with self._manager.servable(request.model_spec) as servable:
-            for key, signature in servable.signatures.items():
-                signatures.signature_def[key].CopyFrom(signature)
-            response.model_spec.name = servable.name
-            response.model_spec.version.value = servable.version
-        response.metadata[SIGNATURE_FIELD].Pack(signatures)
-        return response
+        return self._inference.metadata(request)
 
 
 class ModelService(model_service_pb2_grpc.ModelServiceServicer):
     """GetModelStatus and HandleReloadConfigRequest."""
 
-    def __init__(self, manager: Manager):
-        self._manager = manager
+    def __init__(self, inference: Inference, reloading: Reloading):
+        self._inference = inference
+        self._reloading = reloading
 
     @answering
     def GetModelStatus(
         self, request: get_model_status_pb2.GetModelStatusRequest, context: grpc.ServicerContext
     ) -> get_model_status_pb2.GetModelStatusResponse:
         """Where each version of a model is in its life."""
-        _require_spec(request)
-        response = get_model_status_pb2.GetModelStatusResponse()
-        for version in self._manager.statuses(request.model_spec):
-            status = response.model_version_status.add(version=version.number, state=version.state)
-            if version.error is not None:
-                status.status.error_code = version.error.code.value[0]
-                status.status.error_message = version.error.message
-        return response
+        return self._inference.status(request)
 
     @answering
     def HandleReloadConfigRequest(
@@ -87,13 +86,8 @@ class ModelService(model_service_pb2_grpc.ModelServiceServicer):
         """Replaces the list of models; answers when they are loaded."""
         if not request.HasField("config"):
             raise StatusError(grpc.StatusCode.INVALID_ARGUMENT, "Request does not have ModelServerConfig.")
-        self._manager.configure(request.config)
+        self._reloading.by_request(request.config)
         return model_management_pb2.ReloadConfigResponse(status=status_pb2.StatusProto())
-
-
-def _require_spec(request: predict_pb2.PredictRequest) -> None:
-    if not request.HasField("model_spec"):
-        raise StatusError(grpc.StatusCode.INVALID_ARGUMENT, "Missing ModelSpec")
 
 
 def _remaining_ms(context: grpc.ServicerContext) -> int:

@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import tensorflow as tf
 
+MAX_MESSAGE_BYTES = 2048  # gRPC sends it in a header, with up to three bytes for one; receivers refuse headers above 8 KiB
 log = logging.getLogger(__name__)
 _BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
 
@@ -29,6 +30,23 @@ def from_tensorflow(error: tf.errors.OpError) -> StatusError:
     return StatusError(_BY_NUMBER.get(raw.error_code, grpc.StatusCode.UNKNOWN), raw.message)
 
 
+def as_status(error: Exception) -> StatusError:
+    """What the client is told of any failure; an unforeseen one is INTERNAL, and its details stay in the server's log."""
+    if isinstance(error, StatusError):
+        return error
+    if isinstance(error, tf.errors.OpError):
+        return from_tensorflow(error)
+    log.error("a request failed", exc_info=error)
+    return StatusError(grpc.StatusCode.INTERNAL, "internal error; the server's log has the details")
+
+
+def _shortened(message: str) -> str:
+    content = message.encode("utf-8", "replace")
+    if len(content) <= MAX_MESSAGE_BYTES:
+        return message
+    return content[:MAX_MESSAGE_BYTES].decode("utf-8", "ignore") + " ..."
+
+
 def answering(method: Callable[..., Any]) -> Callable[..., Any]:
     """Wraps a servicer's method: failures become statuses, and nothing of a traceback reaches the client."""
 
@@ -36,13 +54,8 @@ def answering(method: Callable[..., Any]) -> Callable[..., Any]:
     def answer(self: Any, request: Any, context: grpc.ServicerContext) -> Any:
         try:
             return method(self, request, context)
-        except StatusError as error:
-            status = error
-        except tf.errors.OpError as error:
-            status = from_tensorflow(error)
-        except Exception:
-            log.exception("%s failed", method.__name__)
-            status = StatusError(grpc.StatusCode.INTERNAL, "internal error; the server's log has the details")
-        context.abort(status.code, status.message)
+        except Exception as error:
+            status = as_status(error)
+        context.abort(status.code, _shortened(status.message))
 
     return answer

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from tensorflow_serving.config.file_system_storage_path_source_pb2 import FileSystemStoragePathSourceConfig
@@ -9,8 +10,10 @@ from tensorflow_serving.config.file_system_storage_path_source_pb2 import FileSy
 SAVED_MODEL_FILES = ("saved_model.pb", "saved_model.pbtxt")
 
 
-def find_versions(base_path: str) -> dict[int, Path]:
-    """The complete versions under `base_path` by number. Temporary and half-copied ones are passed over.
+def find_versions(base_path: str, files: Sequence[str] = SAVED_MODEL_FILES) -> dict[int, Path]:
+    """The complete versions under `base_path` by number: numbered folders with one of `files`.
+
+    Temporary and half-copied ones are passed over.
 
     Raises:
         OSError: `base_path` cannot be read; that says nothing about the versions, so nothing should be unloaded for it.
@@ -18,7 +21,7 @@ def find_versions(base_path: str) -> dict[int, Path]:
     return {
         int(path.name): path
         for path in Path(base_path).iterdir()
-        if path.name.isdecimal() and any((path / file).is_file() for file in SAVED_MODEL_FILES)
+        if path.name.isdecimal() and any((path / file).is_file() for file in files)
     }
 
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,8 +16,11 @@ import pytest
 
 from medsynth_tf.training.export import export
 from serving.client import Client
+from serving.server.flags import parse
+from serving.server.process import ModelServer
 from tests.serving.tiny_method import TinyConfig, TinyMethod
 
+LOCAL = "127.0.0.1"
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -55,6 +60,31 @@ def running_server(*flags: str, log: Path | None = None) -> Iterator[ServerProce
         process.stdout.close()
 
 
+class LocalServer:
+    """A server in this process: starts in milliseconds, for what does not need a process of its own."""
+
+    def __init__(self, server: ModelServer):
+        self.server = server
+        self.address = f"{LOCAL}:{server.port}"
+        self.rest = f"http://{LOCAL}:{server.rest_port}"
+
+
+@contextlib.contextmanager
+def local_server(*flags: str, rest: bool = False) -> Iterator[LocalServer]:
+    """Starts a server with these flags on free ports, and stops it at the end."""
+    ports = ["--port=0", *([f"--rest_api_port={free_port()}"] if rest else [])]
+    with ModelServer(parse([*ports, *flags])) as server:
+        server.start(threading.Event())
+        yield LocalServer(server)
+
+
+def free_port() -> int:
+    """A TCP port that nobody listens on now."""
+    with socket.socket() as listener:
+        listener.bind(("", 0))
+        return listener.getsockname()[1]
+
+
 @pytest.fixture(scope="session")
 def tiny_model():
     return TinyMethod(TinyConfig())
@@ -69,7 +99,7 @@ def served_folder(tiny_model, tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def server(served_folder):
-    with running_server("--model_name=tiny", f"--model_base_path={served_folder}") as running:
+    with local_server("--model_name=tiny", f"--model_base_path={served_folder}") as running:
         yield running
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import datetime
-import ipaddress
 import time
 from concurrent import futures
 
@@ -12,15 +10,12 @@ import grpc
 import numpy as np
 import pytest
 import tensorflow as tf
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from tensorflow_serving.apis import predict_pb2, prediction_service_pb2_grpc
 
 from medsynth_tf.core.errors import ServingError
 from serving.client import TLS, Client
 from serving.tensors import fill_proto, from_proto
+from tests.serving.certificates import self_signed
 
 
 class Scripted(prediction_service_pb2_grpc.PredictionServiceServicer):
@@ -99,32 +94,8 @@ def test_token_is_sent():
         assert service.metadata["authorization"] == "Bearer secret"
 
 
-def _certificate(folder):
-    """A self-signed one for 127.0.0.1."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.datetime.now(datetime.timezone.utc)
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(now - datetime.timedelta(hours=1))
-        .not_valid_after(now + datetime.timedelta(hours=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]), critical=False)
-        .sign(key, hashes.SHA256())
-    )
-    files = folder / "key.pem", folder / "certificate.pem"
-    files[0].write_bytes(
-        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    files[1].write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
-    return files
-
-
 def test_mutual_tls(tmp_path):
-    key, certificate = _certificate(tmp_path)
+    key, certificate = self_signed(tmp_path)
     credentials = grpc.ssl_server_credentials(
         [(key.read_bytes(), certificate.read_bytes())], certificate.read_bytes(), require_client_auth=True
     )
@@ -155,6 +126,7 @@ def test_wrong_calls():
         np.array(3.5),
         np.zeros((0, 4), np.float32),
         np.array([b"a", b"\xff"], object),
+        np.array(b"a\0", object),
         np.array([1 + 2j]),
         np.array([1.5, -2.0], tf.bfloat16.as_numpy_dtype),
         np.array([2**64 - 1], np.uint64),

@@ -17,7 +17,7 @@ from tensorflow_serving.apis import get_model_metadata_pb2, predict_pb2, predict
 from medsynth_tf.core.errors import ServingError
 from medsynth_tf.training.export import export
 from serving.client import Client, TensorSpec
-from tests.serving.conftest import running_server
+from tests.serving.conftest import local_server, running_server
 from tests.serving.tiny_method import TinyConfig, TinyMethod
 
 LABELS = np.zeros((2, 8, 8), np.uint8)
@@ -233,7 +233,7 @@ def test_a_volume_passes(tmp_path):
 
     export(Echo(), tmp_path, warmup=False)
     volume = np.arange(256**3, dtype=np.float32).reshape(1, 256, 256, 256)
-    with running_server(f"--model_base_path={tmp_path}") as server, Client(server.address) as client:
+    with local_server(f"--model_base_path={tmp_path}") as server, Client(server.address) as client:
         np.testing.assert_array_equal(client.predict("default", {"volume": volume})["volume"], volume + 1.0)
 
 
@@ -281,7 +281,7 @@ def test_several_models_labels_and_socket(tmp_path):
     )
     socket = tmp_path / "server.sock"
     with (
-        running_server(f"--model_config_file={config}", f"--grpc_socket_path={socket}"),
+        local_server(f"--model_config_file={config}", f"--grpc_socket_path={socket}"),
         Client(f"unix:{socket}") as client,
     ):
         inputs = {"label_map": LABELS, "seed": SEEDS}

@@ -15,7 +15,7 @@ from tensorflow_serving.apis import model_management_pb2, model_service_pb2_grpc
 from medsynth_tf.core.errors import ServingError
 from medsynth_tf.training.export import export
 from serving.client import Client
-from tests.serving.conftest import running_server
+from tests.serving.conftest import local_server
 from tests.serving.tiny_method import TinyConfig, TinyMethod
 
 INPUTS = {"label_map": np.zeros((2, 8, 8), np.uint8), "seed": np.array([1, 2])}
@@ -40,8 +40,13 @@ def folder(tmp_path, tiny_model):
 
 @pytest.fixture
 def polling(folder):
-    flags = ("--model_name=tiny", f"--model_base_path={folder}", "--file_system_poll_wait_seconds=0.1")
-    with running_server(*flags, log=folder.parent / "log") as server, Client(server.address) as client:
+    flags = (
+        "--model_name=tiny",
+        f"--model_base_path={folder}",
+        "--file_system_poll_wait_seconds=0.1",
+        f"--reload_base_paths={folder.parent}",
+    )
+    with local_server(*flags) as server, Client(server.address) as client:
         yield client
 
 
@@ -164,7 +169,7 @@ def test_server_waits_for_its_first_version(tmp_path, tiny_model):
     worker = threading.Thread(target=arrive)
     worker.start()
     flags = ("--model_name=tiny", f"--model_base_path={tmp_path}/tiny", "--file_system_poll_wait_seconds=0.1")
-    with running_server(*flags) as server, Client(server.address) as client:
+    with local_server(*flags) as server, Client(server.address) as client:
         assert client.predict("tiny", INPUTS).version == 1
     worker.join()
 
