@@ -3,12 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import re
-import subprocess
-import sys
 import tempfile
-import threading
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -20,6 +15,7 @@ from medsynth_tf.core.card import ModelCard
 from medsynth_tf.core.errors import ServingError
 from medsynth_tf.training.export import DEFAULT_SIGNATURE, WARMUP_FILE
 from serving.client import Client
+from serving.embedded import running_server
 from serving.tensors import from_proto
 
 START_SECONDS = 180.0
@@ -86,41 +82,9 @@ def _compare(answer: Mapping[str, np.ndarray], expected: Mapping[str, np.ndarray
 
 @contextlib.contextmanager
 def _serving(folder: Path, name: str) -> Iterator[str]:
-    """The address of a server on a free port that has nothing but this export."""
-    with tempfile.TemporaryDirectory(prefix="medsynth-smoke-") as base, open(os.path.join(base, "log"), "w+") as log:
-        os.symlink(folder, os.path.join(base, "1"))
-        process = subprocess.Popen(
-            [sys.executable, "-m", "serving.server", "--port=0", f"--model_name={name}", f"--model_base_path={base}"],
-            cwd=Path(__file__).resolve().parents[1],
-            env={**os.environ, **_ON_CPU},
-            stdout=subprocess.PIPE,
-            stderr=log,
-            text=True,
-        )
-        assert process.stdout is not None
-        watchdog = threading.Timer(START_SECONDS, process.kill)
-        watchdog.start()
-        try:
-            ready = re.search(r":(\d+) \.\.\.$", process.stdout.readline().rstrip())  # at its end or death, an empty line
-            watchdog.cancel()
-            if ready is None:
-                process.kill()
-                process.wait()
-                log.seek(0)
-                raise ServingError(f"the model server did not start on {folder}: {_last_words(log.read())}")
-            yield f"127.0.0.1:{ready[1]}"
-        finally:
-            watchdog.cancel()
-            process.terminate()
-            try:
-                process.wait(60)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
-            process.stdout.close()
-
-
-def _last_words(log: str) -> str:
-    """The server's error, which may run over lines, or else the last line of its log."""
-    error = re.search(r"^error: (.*)", log, re.MULTILINE | re.DOTALL)
-    return " ".join((error[1] if error else log.strip().rpartition("\n")[2] or "it said nothing").split())
+    """The address of a server that has nothing but this export."""
+    with tempfile.TemporaryDirectory(prefix="medsynth-smoke-") as base:
+        (Path(base) / "1").symlink_to(folder)
+        log = Path(base) / "log"
+        with running_server(name, base, timeout=START_SECONDS, log=log, environment=_ON_CPU) as address:
+            yield address

@@ -11,6 +11,7 @@ from typing import Any
 
 from medsynth_tf.core import registry
 from medsynth_tf.core.config import MethodConfig, parse_overrides
+from medsynth_tf.core.errors import ConfigError
 from medsynth_tf.core.settings import Settings
 
 REFUSED = 7
@@ -150,6 +151,23 @@ def synthesize(arguments: argparse.Namespace) -> int:
     )
     print(f"{done} images: {Path(arguments.out) / 'manifest.csv'}")
     return 0
+
+
+def deploy(arguments: argparse.Namespace) -> None:
+    """`medsynth deploy`."""
+    from serving.deploy import Deployment, render
+
+    models = {}
+    for pair in arguments.model:
+        name, separator, folder = pair.partition("=")
+        if not separator:
+            raise ConfigError(f"model '{pair}': expected NAME=FOLDER, for example retina=served/retina")
+        models[name] = Path(folder)
+    deployment = Deployment(
+        models, name=arguments.name, gpus=arguments.gpus, replicas=arguments.replicas, most_replicas=arguments.most_replicas
+    )
+    for path in render(deployment, arguments.out):
+        print(path)
 
 
 def _pipeline_settings(arguments: argparse.Namespace) -> Any:

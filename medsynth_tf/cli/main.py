@@ -169,6 +169,19 @@ def make_parser() -> argparse.ArgumentParser:
     added.add_argument("--batch", type=_positive, default=8, help="images a request (default: 8)")
     added.add_argument("--wait", type=float, default=30.0, help="seconds to wait for the server to be ready (default: 30)")
 
+    added = command(
+        "deploy",
+        commands.deploy,
+        "Write compose and Kubernetes files that run exported models on the official TensorFlow Serving image.",
+        "medsynth deploy --model retina=served/retina --out deployment",
+    )
+    added.add_argument("--model", action="append", required=True, metavar="NAME=FOLDER", help="may be repeated")
+    added.add_argument("--out", required=True, help="folder for the files")
+    added.add_argument("--name", default="medsynth-serving", help="of all that is created (default: medsynth-serving)")
+    added.add_argument("--gpus", type=int, default=0, help="of a replica (default: 0, on CPU)")
+    added.add_argument("--replicas", type=_positive, default=2, help="at least (default: 2)")
+    added.add_argument("--most-replicas", type=_positive, default=8, help="at most, by load (default: 8)")
+
     pipelines = subparsers.add_parser("pipeline", help="Run or compile the TFX pipeline.").add_subparsers(
         dest="action", required=True, metavar="ACTION"
     )
