@@ -12,7 +12,8 @@ class WeightAverage(tf.Module):
     """average ← decay · average + (1 - decay) · weight, after each step; starts at the weights themselves.
 
     Args:
-        variables: the weights to follow.
+        variables: the weights to follow, and the moving statistics of their batch norms: averaged weights need statistics of
+            the same stretch of training, not of its last few small batches.
         decay: in (0, 1).
     """
 

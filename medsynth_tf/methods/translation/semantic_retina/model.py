@@ -11,6 +11,7 @@ import tensorflow as tf
 from medsynth_tf.data.schema import RecordRequirements
 from medsynth_tf.data.source import Source
 from medsynth_tf.layers.initializers import layer_seed
+from medsynth_tf.layers.normalization import BatchStatisticsNormalization
 from medsynth_tf.losses.adversarial import feature_matching, hinge_discriminator, hinge_generator
 from medsynth_tf.losses.divergence import gaussian_kl
 from medsynth_tf.methods.averaging import WeightAverage
@@ -79,7 +80,13 @@ class SemanticRetina(Method):
         self.loss_means = {name: tf.keras.metrics.Mean(name=name) for name in self._losses_in_use()}
         self._build_networks()
         if config.training.ema_decay is not None:
-            self.average = WeightAverage(self.generator.trainable_variables, config.training.ema_decay)
+            statistics = [
+                variable
+                for part in self.generator.submodules
+                if isinstance(part, BatchStatisticsNormalization)
+                for variable in part.non_trainable_variables
+            ]
+            self.average = WeightAverage(self.generator.trainable_variables + statistics, config.training.ema_decay)
 
     def _losses_in_use(self) -> list[str]:
         unused = set()
