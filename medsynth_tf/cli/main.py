@@ -8,6 +8,7 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from medsynth_tf.cli import commands
 from medsynth_tf.core.errors import MedSynthError
@@ -58,48 +59,52 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"medsynth_tf {__version__}")
     parser.add_argument("--traceback", action="store_true", help="show where in the code an error came from")
     subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_method_commands(subparsers)
+    _add_serving_commands(subparsers)
+    _add_pipeline_commands(subparsers)
+    return parser
 
-    def command(
-        name: str, run: Callable[[argparse.Namespace], int | None], help: str, example: str, under=subparsers
-    ) -> argparse.ArgumentParser:
-        added = under.add_parser(
-            name,
-            help=help,
-            description=help,
-            epilog=f"example:\n  {example}",
-            formatter_class=argparse.RawDescriptionHelpFormatter,
-        )
-        added.set_defaults(run=run)
-        return added
 
-    def add_config(to: argparse.ArgumentParser) -> None:
-        to.add_argument("--profile", default="small", help="'paper', 'small' or a YAML file (default: small)")
-        to.add_argument(
-            "--set",
-            action="append",
-            default=[],
-            metavar="KEY=VALUE",
-            dest="overrides",
-            help="replace a setting; may be repeated",
-        )
+def _command(
+    to: Any, name: str, run: Callable[[argparse.Namespace], int | None], help: str, example: str
+) -> argparse.ArgumentParser:
+    added = to.add_parser(
+        name, help=help, description=help, epilog=f"example:\n  {example}", formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    added.set_defaults(run=run)
+    return added
 
-    def add_data(to: argparse.ArgumentParser) -> None:
-        to.add_argument("--data", required=True, metavar="SOURCE", help=SOURCE_HELP)
 
-    added = command("list", commands.list_methods, "List the methods.", "medsynth list --json")
+def _add_config(to: argparse.ArgumentParser) -> None:
+    to.add_argument("--profile", default="small", help="'paper', 'small' or a YAML file (default: small)")
+    to.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="replace a setting; may be repeated"
+    )
+
+
+def _add_data(to: argparse.ArgumentParser) -> None:
+    to.add_argument("--data", required=True, metavar="SOURCE", help=SOURCE_HELP)
+
+
+def _add_method_commands(to: Any) -> None:
+    """list, describe, ingest, train, evaluate, export."""
+    added = _command(to, "list", commands.list_methods, "List the methods.", "medsynth list --json")
     added.add_argument("--json", action="store_true", help="as JSON")
 
-    added = command("describe", commands.describe, "Show a method and all its settings.", "medsynth describe semantic_retina")
+    added = _command(
+        to, "describe", commands.describe, "Show a method and all its settings.", "medsynth describe semantic_retina"
+    )
     added.add_argument("method")
-    add_config(added)
+    _add_config(added)
 
-    added = command(
+    added = _command(
+        to,
         "ingest",
         commands.ingest,
         "Read images of any kind and write them as TFRecord shards, split by patient.",
         "medsynth ingest --data folder:/data/fundus --out records/fundus",
     )
-    add_data(added)
+    _add_data(added)
     added.add_argument("--out", required=True, help="folder for the shards, manifest.json and rejected.csv")
     added.add_argument("--shards", type=_positive, default=4, help="files per split (default: 4)")
     added.add_argument(
@@ -113,30 +118,33 @@ def make_parser() -> argparse.ArgumentParser:
     added.add_argument("--seed", type=int, default=0, help="of the split")
     added.add_argument("--compress", action="store_true", help="GZIP the shards")
 
-    added = command(
+    added = _command(
+        to,
         "train",
         commands.train,
         "Train a method; run again with the same folder to go on after an interrupt.",
         "medsynth train semantic_retina --data skimage:retina?size=128 --out runs/retina --set training.epochs=20",
     )
     added.add_argument("method")
-    add_data(added)
-    add_config(added)
+    _add_data(added)
+    _add_config(added)
     added.add_argument("--out", required=True, help="folder of the run")
     added.add_argument("--restart", action="store_true", help="throw away what the folder holds of an earlier run")
 
-    added = command(
+    added = _command(
+        to,
         "evaluate",
         commands.evaluate,
         "Judge a trained or exported model on held-out records and write a report.",
         "medsynth evaluate runs/retina/model --data skimage:retina?size=128 --out reports/retina",
     )
     added.add_argument("model", help="a folder that `train` or `export` wrote")
-    add_data(added)
+    _add_data(added)
     added.add_argument("--out", required=True, help="folder for metrics.json and report.html")
     added.add_argument("--split", default="test", choices=("val", "test", "all"), help="default: test")
 
-    added = command(
+    added = _command(
+        to,
         "export",
         commands.export,
         "Write a trained model as the next version of a served model.",
@@ -146,14 +154,19 @@ def make_parser() -> argparse.ArgumentParser:
     added.add_argument("--out", required=True, help="base path of the served model")
     added.add_argument("--name", help="what it is called when served (default: the method)")
 
-    command(
+
+def _add_serving_commands(to: Any) -> None:
+    """serve, synthesize, deploy."""
+    _command(
+        to,
         "serve",
         commands.serve,
         "Serve exported models over gRPC. All flags are those of tensorflow_model_server: medsynth-model-server --help lists them.",
         "medsynth serve --port=8500 --model_name=retina --model_base_path=served/retina",
     )
 
-    added = command(
+    added = _command(
+        to,
         "synthesize",
         commands.synthesize,
         "Write synthetic images with masks and a manifest, through a model server; run again to go on after an interrupt.",
@@ -161,7 +174,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     added.add_argument("--server", required=True, metavar="HOST:PORT")
     added.add_argument("--model", required=True, help="its name on the server")
-    add_data(added)
+    _add_data(added)
     added.add_argument("--count", type=_positive, required=True, help="number of images")
     added.add_argument("--out", required=True, help="folder for images, masks and the manifest")
     added.add_argument("--seed", type=int, default=0, help="each image's seed derives from it")
@@ -169,7 +182,8 @@ def make_parser() -> argparse.ArgumentParser:
     added.add_argument("--batch", type=_positive, default=8, help="images a request (default: 8)")
     added.add_argument("--wait", type=float, default=30.0, help="seconds to wait for the server to be ready (default: 30)")
 
-    added = command(
+    added = _command(
+        to,
         "deploy",
         commands.deploy,
         "Write compose and Kubernetes files that run exported models on the official TensorFlow Serving image.",
@@ -182,40 +196,44 @@ def make_parser() -> argparse.ArgumentParser:
     added.add_argument("--replicas", type=_positive, default=2, help="at least (default: 2)")
     added.add_argument("--most-replicas", type=_positive, default=8, help="at most, by load (default: 8)")
 
-    pipelines = subparsers.add_parser("pipeline", help="Run or compile the TFX pipeline.").add_subparsers(
+
+def _add_pipeline_commands(to: Any) -> None:
+    """pipeline run, pipeline compile, demo."""
+    pipelines = to.add_parser("pipeline", help="Run or compile the TFX pipeline.").add_subparsers(
         dest="action", required=True, metavar="ACTION"
     )
-    added = command(
+    added = _command(
+        pipelines,
         "run",
         commands.pipeline_run,
         "Ingest, validate, train, judge and push with TFX on this machine.",
         "medsynth pipeline run semantic_retina --data folder:/data/fundus --root pipelines/retina --push-to served/retina",
-        under=pipelines,
     )
     added.add_argument("method")
-    add_data(added)
-    add_config(added)
+    _add_data(added)
+    _add_config(added)
     added.add_argument("--root", required=True, help="folder of artifacts, metadata and runs")
     added.add_argument("--push-to", required=True, help="base path of the served model")
     added.add_argument(
         "--beam", action="append", default=[], metavar="OPTION", help="option for Beam, e.g. --beam=--runner=FlinkRunner"
     )
-    added = command(
+    added = _command(
+        pipelines,
         "compile",
         commands.pipeline_compile,
         "Write the pipeline as a job specification for Kubeflow Pipelines 2 or Vertex AI.",
         "medsynth pipeline compile semantic_retina --data folder:/data --root /pipes --push-to /served --image IMAGE --out job.json",
-        under=pipelines,
     )
     added.add_argument("method")
-    add_data(added)
-    add_config(added)
+    _add_data(added)
+    _add_config(added)
     added.add_argument("--root", required=True)
     added.add_argument("--push-to", required=True)
     added.add_argument("--image", required=True, help="container image with medsynth_tf[tfx,serving]")
     added.add_argument("--out", required=True, help="the JSON file")
 
-    added = command(
+    added = _command(
+        to,
         "demo",
         commands.demo,
         "The main job on real photographs: pipeline, server, 16 synthetic images as PNG and DICOM, report.",
@@ -225,8 +243,7 @@ def make_parser() -> argparse.ArgumentParser:
         "--data", default=None, metavar="SOURCE", help=f"{SOURCE_HELP} (default: the photograph in scikit-image)"
     )
     added.add_argument("--out", default="runs/demo", help="folder of everything that it makes (default: runs/demo)")
-    add_config(added)
-    return parser
+    _add_config(added)
 
 
 def _positive(text: str) -> int:
