@@ -165,14 +165,16 @@ def test_m11_shortcut_is_learned_iff_widths_differ(features, filters, learned):
 
 
 def test_m11_spectral_norm_brings_the_largest_singular_value_to_one():
-    layer = SpectralConv2D(7, 3, seed=3)
+    layer = SpectralConv2D(7, 3, seed=3, power_iterations=10, kernel_initializer=tf.keras.initializers.GlorotUniform(seed=2))
     x = tf.random.stateless_normal([1, 6, 6, 4], [0, 1])
-    for _ in range(60):
+    layer(x)
+    layer.kernel.assign(3.0 * layer.kernel)
+    for _ in range(50):  # the two largest singular values may lie close together
         layer(x, training=True)
     matrix = layer.normalised_kernel().numpy().reshape(-1, 7)
     assert np.linalg.svd(matrix, compute_uv=False)[0] == pytest.approx(1.0, abs=1e-3)
     stored = np.linalg.svd(layer.kernel.numpy().reshape(-1, 7), compute_uv=False)[0]
-    assert abs(stored - 1.0) > 0.05  # the stored kernel is left alone
+    assert stored > 2.0  # the stored kernel is left alone
     u = layer.singular_vector.numpy()
     layer(x, training=False)
     np.testing.assert_array_equal(layer.singular_vector.numpy(), u)
