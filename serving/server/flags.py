@@ -94,6 +94,13 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
         **_switch(False),
         help="a label may be given to a version that is not loaded yet (default: false)",
     )
+    add(
+        "--max_num_load_retries",
+        type=_whole(0),
+        default=0,
+        help="times a version that does not load is tried again unchanged; a changed one always is (default: 0)",
+    )
+    add("--load_retry_interval_micros", type=_whole(0), default=60_000_000, help="between those tries (default: a minute)")
     add("--saved_model_tags", type=_list, default=[tf.saved_model.SERVING], help="tags of the graph to load (default: serve)")
     add("--enable_model_warmup", **_switch(True), help="replay recorded requests when a version loads (default: true)")
     add("--num_request_iterations_for_warmup", type=_whole(1), default=1, help="times each of them is replayed (default: 1)")

@@ -45,6 +45,8 @@ class ModelServer:
             flags.file_system_poll_wait_seconds,
             _loader(flags, self.metrics),
             allow_labels_for_unavailable=flags.allow_version_labels_for_unavailable_models,
+            load_retries=flags.max_num_load_retries,
+            retry_seconds=flags.load_retry_interval_micros / 1e6,
             version_files=(*storage.SAVED_MODEL_FILES, *([tflite.FILE] if flags.prefer_tflite_model else [])),
         )
         inference = Inference(self.manager, self.metrics, flags.enable_signature_method_name_check)
