@@ -89,12 +89,14 @@ class Manager:
     # Configuration and life
 
     def configure(self, config: ModelServerConfig) -> None:
-        """Takes over the list of models, and loads and unloads until it is served.
+        """Takes over the list of models, and loads and unloads until it is served. A configuration without a list changes nothing.
 
         Raises:
             StatusError: INVALID_ARGUMENT: the list is not allowed, the former one stays; UNKNOWN: no version of a model could
                 be loaded; FAILED_PRECONDITION: a label is for a version that is not available.
         """
+        if config.WhichOneof("config") is None:  # a file that is just being written, say: no reason to unload everything
+            return
         listed = checked_models(config)
         with self._changed:
             for name, model_config in listed.items():

@@ -163,6 +163,15 @@ def test_configurations_that_are_refused(manager, tmp_path, text, code, message)
     assert _states(manager) == {1: "AVAILABLE"}
 
 
+def test_an_empty_configuration_changes_nothing_and_an_empty_list_unloads_all(manager, tmp_path):
+    _version(tmp_path, 1)
+    manager.configure(_config(tmp_path))
+    manager.configure(ModelServerConfig())
+    assert _states(manager) == {1: "AVAILABLE"}
+    manager.configure(text_format.Parse("model_config_list {}", ModelServerConfig()))
+    _settle(manager, {1: "END"})
+
+
 def test_labels_need_an_available_version(manager, tmp_path):
     _version(tmp_path, 1)
     with pytest.raises(StatusError, match="assign label to version 7 of model m, which is not currently available") as caught:

@@ -71,9 +71,10 @@ def test_a_changed_config_file_is_taken_over_and_a_bad_one_is_not(tmp_path):
         until("a", "OK")
         write("a", "b")
         until("b", "OK")
-        file.write_text("model_config_list { broken")
-        time.sleep(0.3)
-        until("a", "OK")
+        for content in ("", "model_config_list { broken"):
+            file.write_text(content)
+            time.sleep(0.3)
+            until("a", "OK")
         write("b")
         until("a", "NOT_FOUND")
         until("b", "OK")
