@@ -226,8 +226,9 @@ class Batcher:
         found: dict[tuple[int, int], _Part] = {}
         for run in np.split(rows, starts):
             (number, start), stop = run[0].tolist(), int(run[-1, 1]) + 1
-            if (number, start) not in found:
-                found[number, start] = _Part(self._tasks[number], start, stop)
+            task = self._tasks.get(number)  # None: its caller was told of a failure already
+            if task is not None and (number, start) not in found:
+                found[number, start] = _Part(task, start, stop)
         return list(found.values())
 
     def _run_parts(self, parts: list[_Part]) -> None:

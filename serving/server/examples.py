@@ -94,7 +94,8 @@ def check_tasks(request: inference_pb2.MultiInferenceRequest) -> None:
 
 def count_examples(request_input: input_pb2.Input) -> int:
     """How many examples a request brings."""
-    return sum(1 for _ in _serialized(request_input))
+    kind = request_input.WhichOneof("kind")
+    return len(getattr(request_input, kind).examples) if kind else 0
 
 
 def _check_task(task: inference_pb2.InferenceTask, first: inference_pb2.InferenceTask, key: str, earlier: list[str]) -> None:

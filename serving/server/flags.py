@@ -18,6 +18,7 @@ from serving.server.batching import BatchingOptions
 EXAMPLE = """example:
   medsynth-model-server --port=8500 --rest_api_port=8501 --model_name=retina --model_base_path=served/retina"""
 CORES = os.cpu_count() or 1
+MOST_WAITING = 64  # rows of a batch beyond which requests of one row each are not what fills it
 
 
 def parse(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -48,15 +49,13 @@ def _add_listening(parser: argparse.ArgumentParser) -> None:
     add(
         "--grpc_max_threads",
         type=_whole(1),
-        default=4 * CORES,
-        help="gRPC requests answered at the same time; more wait (default: 4 per core)",
+        help="gRPC requests answered at the same time; more wait (default: 4 per core, with batching enough for two batches)",
     )
     add("--rest_api_port", type=_port, default=0, help="TCP port for REST; 0: no REST (default: 0)")
     add(
         "--rest_api_num_threads",
         type=_whole(1),
-        default=4 * CORES,
-        help="REST requests answered at the same time; more wait (default: 4 per core)",
+        help="REST requests answered at the same time; more wait (default: 4 per core, with batching enough for two batches)",
     )
     add("--rest_api_timeout_in_ms", type=_whole(1), default=30000, help="longest a REST request may take (default: 30000)")
     add("--rest_api_enable_cors_support", **_switch(False), help="send CORS headers (default: false)")
@@ -94,6 +93,13 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
         **_switch(False),
         help="a label may be given to a version that is not loaded yet (default: false)",
     )
+    add(
+        "--max_num_load_retries",
+        type=_whole(0),
+        default=0,
+        help="times a version that does not load is tried again unchanged; a changed one always is (default: 0)",
+    )
+    add("--load_retry_interval_micros", type=_whole(0), default=60_000_000, help="between those tries (default: a minute)")
     add("--saved_model_tags", type=_list, default=[tf.saved_model.SERVING], help="tags of the graph to load (default: serve)")
     add("--enable_model_warmup", **_switch(True), help="replay recorded requests when a version loads (default: true)")
     add("--num_request_iterations_for_warmup", type=_whole(1), default=1, help="times each of them is replayed (default: 1)")
@@ -148,6 +154,11 @@ def batching_options(flags: argparse.Namespace) -> BatchingOptions | None:
     if flags.batching_parameters_file:
         protos.read_text(flags.batching_parameters_file, proto, "batching_parameters_file")
     return BatchingOptions.from_proto(proto, threads=CORES)
+
+
+def request_threads(options: BatchingOptions | None) -> int:
+    """Requests answered at the same time, where the flags do not say: each that waits for its batch to fill holds a thread."""
+    return max(4 * CORES, 2 * min(options.largest_batch, MOST_WAITING) if options else 0)
 
 
 def metrics_path(flags: argparse.Namespace) -> str:

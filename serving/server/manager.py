@@ -10,7 +10,8 @@ import contextlib
 import dataclasses
 import logging
 import threading
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import tensorflow as tf
@@ -38,6 +39,8 @@ class Version:
     servable: Servable | None = None
     requests: int = 0
     stamp: frozenset[tuple[str, int, int]] = frozenset()  # of the files, when loading failed
+    attempts: int = 1  # to load these files
+    failed_at: float = 0.0  # of time.monotonic
 
 
 @dataclasses.dataclass
@@ -62,15 +65,20 @@ class Manager:
         *,
         allow_labels_for_unavailable: bool = False,
         version_files: Sequence[str] = storage.SAVED_MODEL_FILES,
+        load_retries: int = 0,
+        retry_seconds: float = 60.0,
     ):
         """`poll_seconds` 0: look at the folders once, when configured. `load` makes a servable of (name, version, path).
 
         `allow_labels_for_unavailable`: a label may be given to a version that is not loaded yet.
-        `version_files`: what makes a numbered folder a version, any of them.
+        `version_files`: what makes a numbered folder a version, any of them. `load_retries`: how often a version that does not
+        load is tried again though its files are the same, each time after `retry_seconds`.
         """
         self._poll_seconds = poll_seconds
         self._load = load or Loader()
         self._version_files = version_files
+        self._load_retries = load_retries
+        self._retry_seconds = retry_seconds
         self._allow_labels_for_unavailable = allow_labels_for_unavailable
         self._models: dict[str, Model] = {}
         self._changed = threading.Condition()  # guards every Version and the table of models
@@ -81,12 +89,14 @@ class Manager:
     # Configuration and life
 
     def configure(self, config: ModelServerConfig) -> None:
-        """Takes over the list of models, and loads and unloads until it is served.
+        """Takes over the list of models, and loads and unloads until it is served. A configuration without a list changes nothing.
 
         Raises:
             StatusError: INVALID_ARGUMENT: the list is not allowed, the former one stays; UNKNOWN: no version of a model could
                 be loaded; FAILED_PRECONDITION: a label is for a version that is not available.
         """
+        if config.WhichOneof("config") is None:  # a file that is just being written, say: no reason to unload everything
+            return
         listed = checked_models(config)
         with self._changed:
             for name, model_config in listed.items():
@@ -95,6 +105,8 @@ class Manager:
             for model in removed:
                 model.config = ModelConfig(name=model.config.name)  # no base path: nothing is aspired any more
         self.reconcile()
+        while self._retries_pending(listed) and not self._stop.wait(self._retry_seconds):
+            self.reconcile()
         with self._changed:
             failures = [text for name in listed for text in _failures(self._models[name])]
             unmet = [(name, number) for name in listed for number in _unmet_labels(self._models[name])]
@@ -150,7 +162,8 @@ class Manager:
         for number in sorted(wanted):
             version = model.versions.get(number)
             if version is None or (version.state == State.END and self._worth_loading(version, wanted[number])):
-                version = Version(number, wanted[number])
+                again = version is not None and version.error is not None and version.stamp == storage.stamp(wanted[number])
+                version = Version(number, wanted[number], attempts=version.attempts + 1 if version and again else 1)
                 with self._changed:
                     model.versions[number] = version
                 self._load_version(config.name, version)
@@ -160,10 +173,21 @@ class Manager:
             if number not in wanted:
                 threading.Thread(target=self._unload, args=(model.versions[number],), name="unload", daemon=True).start()
 
-    @staticmethod
-    def _worth_loading(version: Version, path: Path) -> bool:
-        """A version that ended well is wanted again; one that failed is tried again once its files have changed."""
-        return version.error is None or storage.stamp(path) != version.stamp
+    def _worth_loading(self, version: Version, path: Path) -> bool:
+        """A version that ended well is wanted again; one that failed once its files have changed, or as often as retries allow."""
+        if version.error is None or storage.stamp(path) != version.stamp:
+            return True
+        return version.attempts <= self._load_retries and time.monotonic() >= version.failed_at + self._retry_seconds
+
+    def _retries_pending(self, names: Iterable[str]) -> bool:
+        """Whether a model that cannot answer has a version that will be tried again."""
+        with self._changed:
+            return any(
+                version.error is not None and version.attempts <= self._load_retries
+                for model in (self._models[name] for name in names)
+                if not model.available()
+                for version in model.versions.values()
+            )
 
     def _load_version(self, name: str, version: Version) -> None:
         log.info("loading {name: %s version: %d} from %s", name, version.number, version.path)
@@ -172,7 +196,7 @@ class Manager:
         try:
             servable = self._load(name, version.number, version.path)
         except Exception as error:
-            version.error = _why(error)
+            version.error, version.failed_at = _why(error), time.monotonic()
             log.error("refused {name: %s version: %d}: %s", name, version.number, version.error.message)
             self._set_state(version, State.END)
             return

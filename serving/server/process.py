@@ -14,7 +14,7 @@ from types import TracebackType
 from medsynth_tf.core.errors import MedSynthError, ServingError
 from serving.server import flags as server_flags
 from serving.server import storage, tflite
-from serving.server.batching import Batcher
+from serving.server.batching import Batcher, BatchingOptions
 from serving.server.grpc_server import GrpcServer
 from serving.server.inference import Inference
 from serving.server.loader import Loader
@@ -41,10 +41,14 @@ class ModelServer:
         self._flags = flags
         self._config = server_flags.model_config(flags)
         self.metrics = Metrics()
+        batching = server_flags.batching_options(flags)
+        threads = server_flags.request_threads(batching)
         self.manager = Manager(
             flags.file_system_poll_wait_seconds,
-            _loader(flags, self.metrics),
+            _loader(flags, self.metrics, batching),
             allow_labels_for_unavailable=flags.allow_version_labels_for_unavailable_models,
+            load_retries=flags.max_num_load_retries,
+            retry_seconds=flags.load_retry_interval_micros / 1e6,
             version_files=(*storage.SAVED_MODEL_FILES, *([tflite.FILE] if flags.prefer_tflite_model else [])),
         )
         inference = Inference(self.manager, self.metrics, flags.enable_signature_method_name_check)
@@ -52,11 +56,13 @@ class ModelServer:
         self._reloading = Reloading(self.manager, roots)
         token = Token(flags.token_file) if flags.token_file else None
         credentials = server_credentials(flags.ssl_config_file) if flags.ssl_config_file else None
-        self._grpc = GrpcServer(inference, self._reloading, flags.grpc_max_threads, flags.grpc_channel_arguments, token)
+        self._grpc = GrpcServer(
+            inference, self._reloading, flags.grpc_max_threads or threads, flags.grpc_channel_arguments, token
+        )
         self.port = self._grpc.bind(f"0.0.0.0:{flags.port}", credentials)
         if flags.grpc_socket_path:
             self._grpc.bind(f"unix:{flags.grpc_socket_path}")
-        self._rest = _rest_server(flags, inference, token)
+        self._rest = _rest_server(flags, inference, token, threads)
         self.rest_port = self._rest.port if self._rest else 0
 
     def start(self, stop: threading.Event) -> None:
@@ -122,8 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _loader(flags: argparse.Namespace, metrics: Metrics) -> Loader:
-    options = server_flags.batching_options(flags)
+def _loader(flags: argparse.Namespace, metrics: Metrics, options: BatchingOptions | None) -> Loader:
     batcher = Batcher(options, metrics.batch_size.observe, metrics.queuing_latency.observe) if options else None
     return Loader(
         metrics=metrics,
@@ -138,14 +143,14 @@ def _loader(flags: argparse.Namespace, metrics: Metrics) -> Loader:
     )
 
 
-def _rest_server(flags: argparse.Namespace, inference: Inference, token: Token | None) -> RestServer | None:
+def _rest_server(flags: argparse.Namespace, inference: Inference, token: Token | None, threads: int) -> RestServer | None:
     path = server_flags.metrics_path(flags)
     if not flags.rest_api_port:
         return None
     return RestServer(
         inference,
         flags.rest_api_port,
-        threads=flags.rest_api_num_threads,
+        threads=flags.rest_api_num_threads or threads,
         timeout_ms=flags.rest_api_timeout_in_ms,
         max_bytes=flags.rest_api_max_request_bytes,
         metrics_path=path,

@@ -163,6 +163,15 @@ def test_configurations_that_are_refused(manager, tmp_path, text, code, message)
     assert _states(manager) == {1: "AVAILABLE"}
 
 
+def test_an_empty_configuration_changes_nothing_and_an_empty_list_unloads_all(manager, tmp_path):
+    _version(tmp_path, 1)
+    manager.configure(_config(tmp_path))
+    manager.configure(ModelServerConfig())
+    assert _states(manager) == {1: "AVAILABLE"}
+    manager.configure(text_format.Parse("model_config_list {}", ModelServerConfig()))
+    _settle(manager, {1: "END"})
+
+
 def test_labels_need_an_available_version(manager, tmp_path):
     _version(tmp_path, 1)
     with pytest.raises(StatusError, match="assign label to version 7 of model m, which is not currently available") as caught:
@@ -193,4 +202,28 @@ def test_polling_goes_on_after_an_unexpected_failure(tmp_path):
     failed.wait(5)
     _version(tmp_path, 2)
     _settle(manager, {2: "AVAILABLE", 1: "END"})
+    manager.stop()
+
+
+def test_a_version_that_does_not_load_is_tried_again_as_often_as_allowed(tmp_path):
+    _version(tmp_path, 1)
+    attempts = []
+
+    def load(name, version, path):
+        attempts.append(version)
+        if len(attempts) < 3:
+            raise OSError("the disk is busy")
+        return FakeServable(name, version, path)
+
+    manager = Manager(poll_seconds=0, load=load, load_retries=2, retry_seconds=0.01)
+    manager.configure(_config(tmp_path))
+    assert (attempts, _states(manager)) == ([1, 1, 1], {1: "AVAILABLE"})
+    manager.stop()
+
+    attempts.clear()
+    manager = Manager(poll_seconds=0, load=load, load_retries=1, retry_seconds=0.01)
+    with pytest.raises(StatusError, match="the disk is busy"):
+        manager.configure(_config(tmp_path))
+    manager.reconcile()
+    assert attempts == [1, 1]
     manager.stop()

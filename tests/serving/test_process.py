@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent import futures
 
 import grpc
 import numpy as np
@@ -71,9 +72,10 @@ def test_a_changed_config_file_is_taken_over_and_a_bad_one_is_not(tmp_path):
         until("a", "OK")
         write("a", "b")
         until("b", "OK")
-        file.write_text("model_config_list { broken")
-        time.sleep(0.3)
-        until("a", "OK")
+        for content in ("", "model_config_list { broken"):
+            file.write_text(content)
+            time.sleep(0.3)
+            until("a", "OK")
         write("b")
         until("a", "NOT_FOUND")
         until("b", "OK")
@@ -164,6 +166,17 @@ def test_flags_that_contradict_each_other(tmp_path):
     with pytest.raises(ConfigError, match="needs --rest_api_port"):
         metrics_path(parse([flag]))
     assert metrics_path(parse([flag, f"--rest_api_port={free_port()}"])) == "/m"
+
+
+def test_waiting_for_a_batch_leaves_threads_to_fill_it(served_folder, tmp_path):
+    """Sixteen requests of a row each fill a batch of sixteen, whose time-out would be a minute."""
+    (tmp_path / "batching").write_text("max_batch_size { value: 16 } batch_timeout_micros { value: 60000000 }")
+    flags = ("--model_name=tiny", f"--model_base_path={served_folder}", "--enable_model_warmup=false")
+    batching = ("--enable_batching", f"--batching_parameters_file={tmp_path}/batching")
+    inputs = {"label_map": np.zeros((1, 8, 8), np.uint8), "seed": np.array([1])}
+    with local_server(*flags, *batching) as server, Client(server.address) as client, futures.ThreadPoolExecutor(16) as pool:
+        answers = list(pool.map(lambda _: client.predict("tiny", inputs, timeout=20), range(16)))
+    assert len(answers) == 16
 
 
 def test_defaults_are_the_binarys():
