@@ -40,11 +40,13 @@ def _example_class() -> Any:
 _Example = _example_class()
 
 
-def to_example(features: Mapping[str, tuple[str, Sequence[Any]]], large: Mapping[str, bytes | memoryview] | None = None) -> bytes:
+def to_example(
+    features: Mapping[str, tuple[str, Sequence[Any]]], large: Mapping[str, bytes | memoryview] | None = None
+) -> bytes:
     """`{name: ("bytes_list" | "float_list" | "int64_list", values)}` → a serialized Example, the same bytes every time.
 
     Args:
-        features: the lists by name.
+        features: the lists by name, none of them in `large`.
         large: names with one long value each, of bytes, that is copied once: protobuf would do so three times.
     """
     example = _Example()

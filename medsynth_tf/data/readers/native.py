@@ -26,11 +26,8 @@ _HEADER_BYTES = (1 << 14, 1 << 20)  # most headers fit the first; private ones o
 
 _UNDEFINED = 0xFFFFFFFF
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
-_LONG_VRS = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
-_SHORT_VRS = frozenset(
-    (b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FD", b"FL", b"IS", b"LO", b"LT", b"PN", b"SH", b"SL", b"SS", b"ST")
-    + (b"TM", b"UI", b"UL", b"US")
-)
+_LONG_VRS = frozenset(b"OB OD OF OL OV OW SQ SV UC UN UR UT UV".split())
+_SHORT_VRS = frozenset(b"AE AS AT CS DA DS DT FD FL IS LO LT PN SH SL SS ST TM UI UL US".split())
 
 _TRANSFER_SYNTAX = 0x00020010
 _MODALITY, _PATIENT_ID, _SERIES_UID = 0x00080060, 0x00100020, 0x0020000E
@@ -110,7 +107,7 @@ def _stored(file: BufferedReader, header: _Header, shape: tuple[int, ...], dtype
         return None
     stored = np.empty(shape, dtype)
     file.seek(start)
-    return stored if file.readinto(stored.reshape(-1).view(np.uint8)) == size else None
+    return stored if file.readinto(stored.reshape(-1).view(np.uint8).data) == size else None
 
 
 class _Header:
