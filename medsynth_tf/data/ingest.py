@@ -107,7 +107,7 @@ def ingest(
     try:
         with replacing_folder(output) as folder:
             tasks = _tasks(keys, splits, folder, shards, compression)
-            written = _run(source, tasks, workers or len(os.sched_getaffinity(0)), on_shard)
+            written = _run(source, opened, tasks, workers or len(os.sched_getaffinity(0)), on_shard)
             report = _report(Path(output), written)
             _write_manifest(folder / MANIFEST, opened, report, written, {"fractions": list(fractions), "seed": seed})
             write_rejected(folder / REJECTED, report.rejected)
@@ -128,11 +128,16 @@ def _tasks(
     return tasks
 
 
-def _run(source: str, tasks: Sequence[_Shard], workers: int, on_shard: Callable[[int, int], None] | None) -> list[_Written]:
+def _run(
+    source: str, opened: Source, tasks: Sequence[_Shard], workers: int, on_shard: Callable[[int, int], None] | None
+) -> list[_Written]:
     """Writes the shards in processes of their own; results are in the order of the tasks."""
     workers = min(workers, len(tasks))
-    context = multiprocessing.get_context("fork" if _may_fork() else "spawn")
-    with concurrent.futures.ProcessPoolExecutor(workers, context, _open_in_worker, (source,)) as pool:
+    # A fork inherits the source as it is, with its files listed.
+    method, given = ("fork", opened) if _may_fork() else ("spawn", source)
+    with concurrent.futures.ProcessPoolExecutor(
+        workers, multiprocessing.get_context(method), _open_in_worker, (given,)
+    ) as pool:
         futures = [pool.submit(_write_shard, task) for task in tasks]
         try:
             for done, future in enumerate(concurrent.futures.as_completed(futures), 1):
@@ -150,11 +155,11 @@ def _may_fork() -> bool:
     return threading.active_count() == 1 and not {"tensorflow", "grpc"} & sys.modules.keys()
 
 
-_opened: dict[str, Source] = {}  # the source of a worker process, by its specification
+_opened: dict[str, Source] = {}  # the source of a worker process
 
 
-def _open_in_worker(source: str) -> None:
-    _opened["source"] = open_source(source)
+def _open_in_worker(source: str | Source) -> None:
+    _opened["source"] = open_source(source) if isinstance(source, str) else source
 
 
 def _write_shard(task: _Shard) -> _Written:

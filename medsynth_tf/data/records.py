@@ -158,6 +158,7 @@ def encode(record: Record, split: str = "") -> bytes:
     """
     validate(record)
     features: dict[str, tuple[str, Any]] = {}
+    pixels: dict[str, memoryview] = {}
     for name in ("id", "patient_id", "modality"):
         if name in record:
             features[name] = ("bytes_list", [record[name].encode()])
@@ -173,7 +174,7 @@ def encode(record: Record, split: str = "") -> bytes:
     for name in ("image", "mask"):
         if name in record:
             array = record[name]
-            features[name] = ("bytes_list", [array.astype(array.dtype.newbyteorder("<"), copy=False).tobytes()])
+            pixels[name] = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).reshape(-1).view(np.uint8).data
             features[f"{name}/shape"] = ("int64_list", list(array.shape))
             features[f"{name}/dtype"] = ("bytes_list", [array.dtype.name.encode()])
     features["image/channels"] = ("int64_list", [record["image"].shape[-1]])
@@ -182,7 +183,7 @@ def encode(record: Record, split: str = "") -> bytes:
         if record["mask"].dtype == np.uint8:
             occurs[OUTSIDE:] = False  # so that the codes a schema allows are an interval
         features["mask/values"] = ("int64_list", np.flatnonzero(occurs).tolist())
-    return to_example(features)
+    return to_example(features, pixels)
 
 
 def decode(serialized: bytes, origin: str = "record") -> Record:

@@ -17,7 +17,7 @@ from medsynth_tf.core.errors import DataError
 
 Compression = Literal["", "GZIP"]
 
-_GZIP_LEVEL = 1
+GZIP_LEVEL = 1
 """Pixels are mostly noise: level 6 takes three times as long and saves a few per cent more."""
 
 
@@ -27,7 +27,7 @@ class RecordWriter:
     def __init__(self, path: Path, compression: Compression = ""):
         self._raw = path.open("wb")
         # No name and time in the gzip header, so that the same records make the same file.
-        zipped = gzip.GzipFile("", "wb", _GZIP_LEVEL, self._raw, mtime=0) if compression else None
+        zipped = gzip.GzipFile("", "wb", GZIP_LEVEL, self._raw, mtime=0) if compression else None
         self._file: BinaryIO = cast(BinaryIO, zipped or self._raw)
 
     def write(self, record: bytes) -> None:

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from medsynth_tf.core.errors import DataError
 from medsynth_tf.data import records
+from medsynth_tf.data.example import to_example
 from medsynth_tf.data.tfrecord_files import read_frames
 from tests.data.record_factory import assert_same_record, make_record
 
@@ -168,3 +169,15 @@ def test_damaged_shards_are_refused(tmp_path, where):
 def test_writing_needs_no_tensorflow():
     code = "import sys, medsynth_tf.data.ingest as i; assert not {'tensorflow', 'apache_beam'} & sys.modules.keys()"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+@pytest.mark.parametrize("length", [0, 1, 127, 128, 16383, 16384, 2**21])
+def test_large_values_are_framed_as_protobuf_does(length):
+    value = bytes(range(256)) * (length // 256) + b"x" * (length % 256)
+    features = {"id": ("bytes_list", [b"a"]), "label": ("int64_list", [3])}
+    serialized = to_example(features, {"image": memoryview(value), "mask": b"m"})
+    parsed = tf.train.Example.FromString(serialized).features.feature
+    assert parsed["image"].bytes_list.value == [value]
+    assert parsed["mask"].bytes_list.value == [b"m"]
+    assert (parsed["id"].bytes_list.value, parsed["label"].int64_list.value) == ([b"a"], [3])
+    assert len(serialized) == len(to_example(features | {"image": ("bytes_list", [value]), "mask": ("bytes_list", [b"m"])}))

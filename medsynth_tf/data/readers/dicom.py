@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import dataclasses
 import struct
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pydicom
@@ -17,7 +16,10 @@ from pydicom.tag import BaseTag, Tag
 from pydicom.uid import RLELossless
 
 from medsynth_tf.core.errors import DataError
-from medsynth_tf.data.readers.common import check_size, integer_type, one_line, opened, stored_type
+from medsynth_tf.data.readers.common import check_size, one_line, opened, stored_type
+from medsynth_tf.data.readers.dicom_header import DicomHeader
+from medsynth_tf.data.readers.grey import inverted, rescaled
+from medsynth_tf.data.readers.native import native_header, native_image, native_patient_id
 from medsynth_tf.data.readers.rle import RLE_PLUGIN
 
 # What pydicom raises on damaged files, depending on where the damage is.
@@ -30,34 +32,6 @@ _PATIENT_ID = Tag("PatientID")
 _PATIENT_TAGS: list[BaseTag | int] = [Tag("SpecificCharacterSet"), _PATIENT_ID]
 
 
-@dataclasses.dataclass(frozen=True)
-class DicomHeader:
-    """What is kept of a DICOM file beside its pixels. Names, dates, institutions and all else are never looked at."""
-
-    patient_id: str
-    modality: str
-    series_uid: str
-    frames: int
-    pixel_spacing: tuple[float, float] | None
-    slice_spacing: float | None
-    position: tuple[float, float, float] | None
-    orientation: tuple[float, ...] | None
-
-    @property
-    def spacing(self) -> tuple[float, ...] | None:
-        """Millimetres (row, column), or (slice, row, column) for several frames; None where the file does not say."""
-        if self.frames == 1 or self.pixel_spacing is None:
-            return self.pixel_spacing
-        return None if self.slice_spacing is None else (self.slice_spacing, *self.pixel_spacing)
-
-    def entries(self) -> dict[str, Any]:
-        """What goes into a record."""
-        record: dict[str, Any] = {"patient_id": self.patient_id, "modality": self.modality}
-        if self.spacing is not None:
-            record["spacing"] = np.asarray(self.spacing, np.float32)
-        return {name: value for name, value in record.items() if not isinstance(value, str) or value}
-
-
 def read_dicom_header(path: str | Path) -> DicomHeader:
     """The header alone; no pixels are decoded.
 
@@ -65,7 +39,8 @@ def read_dicom_header(path: str | Path) -> DicomHeader:
         DataError: the file is missing or damaged.
     """
     path = Path(path)
-    return _header(_dataset(path, stop_before_pixels=True), path)
+    with opened(path) as file:
+        return native_header(file) or _header(_dataset(file, path, stop_before_pixels=True), path)
 
 
 def read_patient_id(path: str | Path) -> str:
@@ -76,6 +51,10 @@ def read_patient_id(path: str | Path) -> str:
     """
     path = Path(path)
     with opened(path) as file:
+        patient_id = native_patient_id(file)
+        if patient_id is not None:
+            return patient_id
+        file.seek(0)
         try:
             start = read_partial(file, lambda tag, vr, length: tag > _PATIENT_ID, specific_tags=_PATIENT_TAGS)
             return str(start.get("PatientID") or "").strip()
@@ -98,16 +77,21 @@ def read_dicom(path: str | Path) -> dict[str, Any]:
         DataError: the file is missing, damaged, or holds no pixels.
     """
     path = Path(path)
-    dataset = _dataset(path)
+    with opened(path) as file:
+        native = native_image(file, path)
+        if native is not None:
+            image, header = native
+            return {"image": image, **header.entries()}
+        dataset = _dataset(file, path)
     return {"image": _image(dataset, path), **_header(dataset, path).entries()}
 
 
-def _dataset(path: Path, stop_before_pixels: bool = False) -> Dataset:
-    with opened(path) as file:
-        try:
-            return pydicom.dcmread(file, stop_before_pixels=stop_before_pixels)
-        except _DAMAGE as error:
-            raise DataError(f"{path}: {_damage(error)}") from error
+def _dataset(file: BinaryIO, path: Path, stop_before_pixels: bool = False) -> Dataset:
+    file.seek(0)
+    try:
+        return pydicom.dcmread(file, stop_before_pixels=stop_before_pixels)
+    except _DAMAGE as error:
+        raise DataError(f"{path}: {_damage(error)}") from error
 
 
 def _damage(error: BaseException) -> str:
@@ -219,39 +203,22 @@ def _palette(colours: np.ndarray) -> np.ndarray:
 def _meaning(dataset: Dataset, stored: np.ndarray, photometric: str, path: Path) -> np.ndarray:
     """Grey stored values [D, H, W, 1] → the quantity they stand for."""
     if photometric == "MONOCHROME1":
-        bits = int(dataset.BitsStored)
-        ends = -1 if int(dataset.PixelRepresentation) else (1 << bits) - 1  # lowest plus highest stored value
-        stored = (ends - stored.astype(np.int64)).astype(stored.dtype)
+        stored = inverted(stored, int(dataset.BitsStored), bool(dataset.PixelRepresentation))
     if "ModalityLUTSequence" in dataset:
         return apply_modality_lut(stored, dataset)
     if "PerFrameFunctionalGroupsSequence" not in dataset:
         group = _item(_functional_groups(dataset, 0), "PixelValueTransformationSequence") or dataset
-        return _rescaled(stored, *_rescale(group), path)
+        return rescaled(stored, *_rescale(group), path)
     rescales = [
         _rescale(_item(_functional_groups(dataset, frame), "PixelValueTransformationSequence") or dataset)
         for frame in range(len(stored))
     ]
     if len(set(rescales)) == 1:
-        return _rescaled(stored, *rescales[0], path)
-    return np.stack([_rescaled(values, *rescale, path) for values, rescale in zip(stored, rescales)])
+        return rescaled(stored, *rescales[0], path)
+    return np.stack([rescaled(values, *rescale, path) for values, rescale in zip(stored, rescales)])
 
 
 def _rescale(group: Dataset) -> tuple[float, float]:
     """Slope and intercept."""
     slope, intercept = group.get("RescaleSlope"), group.get("RescaleIntercept")
     return (1.0 if slope is None else float(slope)), (0.0 if intercept is None else float(intercept))
-
-
-def _rescaled(stored: np.ndarray, slope: float, intercept: float, path: Path) -> np.ndarray:
-    if (slope, intercept) == (1.0, 0.0):
-        return stored
-    if not (slope.is_integer() and intercept.is_integer()):
-        return (stored * slope + intercept).astype(np.float32)
-    # The range is known from the stored range, so that the sum can be made in the type it ends in: two passes, not six.
-    low, high = sorted(int(end) * int(slope) + int(intercept) for end in (stored.min(), stored.max()))
-    target = integer_type(low, high, path)
-    values = stored.astype(target)  # may wrap, and wraps back below, as the result is known to fit
-    if slope != 1.0:
-        values *= np.array(int(slope)).astype(target)
-    values += np.array(int(intercept)).astype(target)
-    return values

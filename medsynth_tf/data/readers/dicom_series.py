@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 
 from medsynth_tf.core.errors import DataError
-from medsynth_tf.data.readers.dicom import DicomHeader, read_dicom, read_dicom_header
+from medsynth_tf.data.readers.dicom import read_dicom, read_dicom_header
+from medsynth_tf.data.readers.dicom_header import DicomHeader
 
 _GAP_TOLERANCE = 0.05
 """Largest deviation of a gap between slices from the median gap, as a part of it; scanners round positions."""
