@@ -79,15 +79,9 @@ def test_wrong_words_end_with_one_line_and_a_code(arguments, code, words, capsys
         (["export", "/no/such/run", "--out", "x"], 3, "/no/such/run"),
         (
             [
-                "synthesize",
-                "--server",
-                "localhost:1",
-                "--model",
-                "m",
+                *"synthesize --server localhost:1 --model m --count 1 --wait 1".split(),
                 "--data",
-                "phantom:fundus?count=2",
-                "--count",
-                "1",
+                "phantom:fundus",
                 "--out",
                 "{out}",
             ],
