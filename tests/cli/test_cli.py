@@ -79,11 +79,13 @@ def test_wrong_words_end_with_one_line_and_a_code(arguments, code, words, capsys
         (["export", "/no/such/run", "--out", "x"], 3, "/no/such/run"),
         (
             [
-                *"synthesize --server localhost:1 --model m --count 1 --wait 1".split(),
-                "--data",
-                "phantom:fundus",
-                "--out",
-                "{out}",
+                "synthesize",
+                "--server=localhost:1",
+                "--model=m",
+                "--data=phantom:fundus",
+                "--count=1",
+                "--wait=1",
+                "--out={out}",
             ],
             6,
             "localhost:1",
