@@ -184,11 +184,11 @@ def test_any_size(size):
     assert drawn["mask"].shape == (size, size)
 
 
-def test_hundred_images_take_no_longer_than_two_seconds():
+def test_hundred_images_take_no_more_than_five_seconds_of_the_processor():
     source = PhantomSource("fundus", 100)
     keys = source.keys()
     source.read(keys[0])
     start = time.process_time()
     for key in keys:
         source.read(key)
-    assert time.process_time() - start < 2.0  # 0.6 s measured
+    assert time.process_time() - start < 5.0  # 0.6 s measured
