@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import medsynth_tf as ms
 from medsynth_tf.data.fundus import contrast_normalise
 from medsynth_tf.layers.normalization import InstanceNormalization, SpectralConv2D
 from medsynth_tf.layers.spade import SPADE, SPADEResidualBlock
@@ -302,3 +303,13 @@ def test_upsampling_variants_double_as_often_as_the_reference(upsampling, doubli
     image = generator({"label": tf.zeros([1, 128, 128, 2]), "style": tf.zeros([1, 4])})
     assert image.shape == [1, 128, 128, 3]
     assert generator.entry_size == 128 // 2**doublings
+
+
+def test_the_papers_configuration_builds_at_full_size():
+    model = ms.create("semantic_retina", ms.load_config("semantic_retina", "paper"))
+    assert model.generator.output_shape == (None, 512, 512, 3)
+    assert [scale[-1][1:] for scale in model.discriminator.output_shape] == [(67, 67, 1), (35, 35, 1)]
+    assert model.plane_channels == 10  # eight classes, background, the disc's edge
+    # the widest convolution of the head block, 1024 → 1024
+    assert model.generator.blocks[0].conv_0.kernel.shape == (3, 3, 1024, 1024)
+    assert model.generator.blocks[0].spade_0.gamma_beta.kernel.shape == (3, 3, 128, 2048)
