@@ -20,6 +20,8 @@ import numpy as np
 
 from medsynth_tf.data.tfrecord_files import GZIP_LEVEL
 
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")  # before the plain loop imports TensorFlow
+
 SIDE = 512
 SYNTAXES = {
     "raw": "1.2.840.10008.1.2.1",
