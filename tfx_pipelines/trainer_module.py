@@ -30,7 +30,6 @@ def run_fn(fn_args: Any) -> None:
     run = train(config, open_source(f"tfrecord:{examples}"), settings["run_folder"])
     if not run.finished:
         raise TrainingError(f"training was interrupted; run the pipeline again to go on from {settings['run_folder']}")
-    with run.model.averaged_weights():
-        write_export(run.model, fn_args.serving_model_dir, data_fingerprint=settings["fingerprint"])
+    write_export(run.model, fn_args.serving_model_dir, data_fingerprint=settings["fingerprint"])
     tf.io.gfile.makedirs(fn_args.model_run_dir)
     tf.io.gfile.copy(str(run.folder / "log.csv"), f"{fn_args.model_run_dir}/log.csv", overwrite=True)

@@ -32,7 +32,7 @@ def export(
     metrics: Mapping[str, float] | None = None,
     warmup: bool = True,
 ) -> Path:
-    """Writes `model` as the next version under `folder`, there whole or not at all.
+    """Writes `model` as the next version under `folder`, there whole or not at all, with its averaged weights if it keeps any.
 
     Args:
         model: has `config` (MethodConfig), `signatures()` → {name: tf.function with an input_signature of named specs} and,
@@ -51,7 +51,7 @@ def export(
     """
     folder = Path(folder)
     prepared = _prepare(model, name, data_fingerprint, metrics, warmup)
-    with _said_once(folder):
+    with _said_once(folder), _averaged(model):
         while True:
             path = folder / str(next_version(folder))
             try:
@@ -82,7 +82,7 @@ def write_export(
     """
     folder = Path(folder)
     prepared = _prepare(model, name, data_fingerprint, metrics, warmup)
-    with _said_once(folder):
+    with _said_once(folder), _averaged(model):
         if folder.is_dir():
             folder.rmdir()  # fails, as it should, where there is something in it
         prepared.write(folder)
@@ -132,6 +132,11 @@ def _prepare(
     )
     requests = _warmup_requests(name, described, model.example_inputs()) if warmup else []
     return _Prepared(model.config, functions, requests, card)
+
+
+def _averaged(model: tf.keras.Model) -> contextlib.AbstractContextManager[None]:
+    """Within the block the model has the weights that it is judged and served with: their average, if it keeps one."""
+    return model.averaged_weights() if hasattr(model, "averaged_weights") else contextlib.nullcontext()
 
 
 @contextlib.contextmanager

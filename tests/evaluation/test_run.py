@@ -17,8 +17,7 @@ def test_a_saved_model_and_its_export_are_judged_alike(tmp_path):
     model = ms.create("semantic_retina", config)
     model.compile()
     model.save(tmp_path / "model")
-    with model.averaged_weights():
-        version = ms.export(model, tmp_path / "served")
+    version = ms.export(model, tmp_path / "served")
     source = ms.open_source(SOURCE)
     saved = evaluate_model(tmp_path / "model", source, tmp_path / "a")
     exported = evaluate_export(version, source, tmp_path / "b")

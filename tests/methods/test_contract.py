@@ -74,10 +74,25 @@ def test_the_configuration_round_trips_through_keras(trained):
 def test_the_export_answers_as_the_model_does(trained, exported):
     inputs = request_of(trained, 3)
     loaded = tf.saved_model.load(str(exported)).signatures["serving_default"]
-    expected = trained.signatures()["serving_default"](**{k: tf.constant(v) for k, v in inputs.items()})
+    with trained.averaged_weights():
+        expected = trained.signatures()["serving_default"](**{k: tf.constant(v) for k, v in inputs.items()})
     answer = loaded(**{k: tf.constant(v) for k, v in inputs.items()})
     for name, value in expected.items():
         np.testing.assert_array_equal(answer[name], value)
+
+
+def test_the_export_holds_the_averaged_weights_and_leaves_the_model_as_it_was(trained, tmp_path):
+    if trained.average is None:
+        pytest.skip("this method keeps no average")
+    before = [v.numpy() for v in trained.variables]
+    version = ms.export(trained, tmp_path / "served")
+    assert all(np.array_equal(v, b) for v, b in zip(trained.variables, before))
+    weight, average = trained.average._followed[0], trained.average.averages[0]
+    assert not np.array_equal(weight, average)
+    stored = tf.train.load_checkpoint(str(version / "variables" / "variables"))
+    arrays = [stored.get_tensor(name) for name in stored.get_variable_to_shape_map() if "used_variables" in name]
+    assert any(np.array_equal(array, average) for array in arrays)
+    assert not any(np.array_equal(array, weight) for array in arrays)
 
 
 def test_batching_and_repetition_change_nothing(trained, exported):
