@@ -43,6 +43,15 @@ class MethodInfo:
 
 _METHODS = (
     MethodInfo(
+        slug="dr_gan",
+        family="translation",
+        class_name="DRGAN",
+        title="DR-GAN: Conditional Generative Adversarial Network for Fine-Grained Lesion Synthesis on Diabetic Retinopathy Images",
+        task="masks and grade to photograph",
+        modality="fundus",
+        reference="Zhou, Wang, He, Cui, Zhu, Liu, Shao: IEEE JBHI 2022, arXiv:1912.04670",
+    ),
+    MethodInfo(
         slug="semantic_retina",
         family="translation",
         class_name="SemanticRetina",
