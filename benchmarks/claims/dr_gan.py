@@ -2,9 +2,10 @@
 
     python benchmarks/claims/dr_gan.py [--seeds 0 1] [--steps 450] [--pictures FOLDER]
 
-On phantom eyes whose grade shows in colour alone (`phantom:graded_lesions`, 64×64, 400 to train on and 90 held out) three generators are
-trained: the whole method, without adaptive grading manipulation (use_agm), without lesion masks (use_lesion_masks). A grading network
-with a seed of its own judges images of the held-out masks, each asked for at every grade. For every seed must hold
+On phantom eyes whose grade shows in colour alone (`phantom:graded_lesions`, 64×64, 400 to train on and 90 held out) three
+generators are trained: the whole method, without adaptive grading manipulation (use_agm), without lesion masks
+(use_lesion_masks). A grading network with a seed of its own judges images of the held-out masks, each asked for at every grade.
+For every seed must hold
 
     judge(full) >= judge(without grading manipulation) + 0.40        (chance is 1/3)
     contrast(full) >= 4 * contrast(without lesion masks)
@@ -43,7 +44,7 @@ SETTINGS = {
     "labels": ["retina", "vessel", "optic_disc", "lesion"],
     "structures": ["vessel", "optic_disc"],
     "lesions": ["lesion"],
-    "grading": {"backbone": "small", "filters": 16, "image_size": 64, "epochs": 4, "learning_rate": 2e-3},
+    "grading": {"backbone": "small", "filters": 16, "image_size": 64, "epochs": 10, "learning_rate": 1e-3},
     "generator": {"filters": 12, "mapping_width": 64},
     "fine": {"enabled": False},
     "attention": {"implementation": "exact", "reductions": [8, 8, 8]},
@@ -95,8 +96,28 @@ def lesion_contrast(images, masks):
     return float(np.mean(contrasts))
 
 
+def with_one_more_lesion(label_map, seed):
+    """The map with a lesion of radius 3 in plain retina, and where the distance to its centre is at most 9 pixels."""
+    rows, columns = np.indices(label_map.shape)
+    room = ndimage.distance_transform_edt(label_map == LABELS["retina"])
+    candidates = np.argwhere(room > min(5.0, room.max() - 0.5))
+    centre = candidates[np.random.default_rng(seed).integers(len(candidates))]
+    distance = np.hypot(rows - centre[0], columns - centre[1])
+    return np.where(distance <= 3, np.uint8(LABELS["lesion"]), label_map), distance <= 9
+
+
+def edit_locality(generate, test, count=30):
+    """Of the change that one more lesion makes to an image, the share within 9 pixels of its centre (6 % of the image)."""
+    maps, near = zip(*(with_one_more_lesion(label_map, i) for i, label_map in enumerate(test["label_map"][:count])))
+    others = tf.constant(test["grade"][:count]), tf.range(count, dtype=tf.int64)
+    before, after = (generate(tf.constant(m), *others).numpy() for m in (test["label_map"][:count], np.stack(maps)))
+    change = np.abs(after - before).sum(-1)
+    return float((change * np.stack(near)).sum() / max(change.sum(), 1e-12))
+
+
 def measured(model, judge, test):
-    """Judge's accuracy over all masks and grades, lesion contrast, deviation over grades, L1 to the real image; and the images."""
+    """Judge's accuracy over all masks and grades, lesion contrast, deviation over grades, L1 to the real image, locality of edits;
+    and the images in [0, 1] by grade asked for."""
 
     @tf.function
     def generate(label_map, grade, seed):
@@ -124,6 +145,7 @@ def measured(model, judge, test):
         "contrast": float(np.mean([lesion_contrast(batch, test["label_map"]) for batch in unit])),
         "grade_effect": float(unit.std(0).mean()),
         "l1": float(np.abs(own - real).mean()),
+        "edit_locality": edit_locality(generate, test),
     }, unit
 
 

@@ -7,7 +7,6 @@ from typing import Any
 import tensorflow as tf
 
 from medsynth_tf.layers.initializers import layer_seed
-from medsynth_tf.layers.normalization import InstanceNormalization
 
 
 @tf.keras.utils.register_keras_serializable("medsynth_tf")
@@ -26,7 +25,6 @@ class AdaptiveInstanceNormalization(tf.keras.layers.Layer):
     def __init__(self, epsilon: float = 1e-8, seed: int = 0, **kwargs: Any):
         super().__init__(**kwargs)
         self.epsilon, self.seed = epsilon, seed
-        self.norm = InstanceNormalization(epsilon, dtype=tf.float32, name="norm")
 
     def build(self, input_shape: tuple[tf.TensorShape, tf.TensorShape]) -> None:
         """Builds for shapes (x [B, H, W, C], style [B, N])."""
@@ -44,7 +42,12 @@ class AdaptiveInstanceNormalization(tf.keras.layers.Layer):
         """(x [B, H, W, C], style [B, N]) → [B, H, W, C] in x's dtype."""
         x, style = inputs
         gamma, beta = tf.split(self.affine(style)[:, tf.newaxis, tf.newaxis], 2, axis=-1)
-        return tf.cast(self.norm(tf.cast(x, tf.float32)) * (1.0 + gamma) + beta, x.dtype)
+        x32 = tf.cast(x, tf.float32)
+        # Not by tf.nn.moments: TensorFlow's graph optimiser takes its form for an instance norm with constant γ, and crashes on a γ
+        # that is none.
+        centred = x32 - tf.reduce_mean(x32, axis=[1, 2], keepdims=True)
+        variance = tf.reduce_mean(centred * centred, axis=[1, 2], keepdims=True)
+        return tf.cast(centred * tf.math.rsqrt(variance + self.epsilon) * (1.0 + gamma) + beta, x.dtype)
 
     def compute_output_shape(self, input_shape: tuple[tf.TensorShape, tf.TensorShape]) -> tf.TensorShape:
         """x's."""

@@ -37,26 +37,37 @@ def signatures(model: DRGAN) -> dict[str, Any]:
             "grade_probabilities": tf.nn.softmax(made["grade_logits"]),
         }
 
-    def check_batch(masks: tf.Tensor, name: str, seed: tf.Tensor, grade: tf.Tensor | None) -> None:
+    def checked(
+        masks: tf.Tensor, name: str, allowed: tf.Tensor, complaint: str, seed: tf.Tensor, grade: tf.Tensor | None
+    ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor | None]:
+        """The inputs, which nothing can read before they have passed: kernels may crash on batches that do not fit."""
         batch = tf.shape(masks)[0]
-        # convolutions of oneDNN give an empty batch a wrong shape, so it is refused here, in words
-        tf.debugging.assert_positive(batch, f"{name}: the batch is empty")
-        tf.debugging.assert_equal(batch, tf.shape(seed)[0], f"{name} and seed differ in batch size")
+        checks = [
+            # convolutions of oneDNN give an empty batch a wrong shape, so it is refused here, in words
+            tf.debugging.assert_positive(batch, f"{name}: the batch is empty"),
+            tf.debugging.assert_equal(batch, tf.shape(seed)[0], f"{name} and seed differ in batch size"),
+            tf.debugging.assert_equal(tf.reduce_all(allowed), True, complaint),
+        ]
         if grade is not None:
-            tf.debugging.assert_equal(batch, tf.shape(grade)[0], f"{name} and grade differ in batch size")
-            allowed = tf.reduce_all((grade >= -1) & (grade < grades))
+            known = tf.reduce_all((grade >= -1) & (grade < grades))
             message = f"grade: must be 0 … {grades - 1}, or -1 to leave it to the masks"
-            tf.debugging.assert_equal(allowed, True, message)
+            checks += [
+                tf.debugging.assert_equal(batch, tf.shape(grade)[0], f"{name} and grade differ in batch size"),
+                tf.debugging.assert_equal(known, True, message),
+            ]
+        with tf.control_dependencies(checks):
+            return tf.identity(masks), tf.identity(seed), None if grade is None else tf.identity(grade)
 
     def from_map(label_map: tf.Tensor, seed: tf.Tensor, grade: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
-        check_batch(label_map, "label_map", seed, grade)
-        label_map = label_ops.assert_valid(label_map, len(config.labels) + 1)
+        codes = tf.cast(label_map, tf.int32)
+        allowed = (codes < len(config.labels)) | (codes == label_ops.BACKGROUND)
+        complaint = f"label_map: label codes must be 0 … {len(config.labels) - 1} or 255 (outside the field of view)"
+        label_map, seed, grade = checked(label_map, "label_map", allowed, complaint, seed, grade)
         return answer(model.planes(label_map), grade, seed)
 
     def from_planes(planes: tf.Tensor, seed: tf.Tensor, grade: tf.Tensor | None = None) -> dict[str, tf.Tensor]:
-        check_batch(planes, "planes", seed, grade)
-        allowed = tf.reduce_all((planes >= 0.0) & (planes <= 1.0))  # NaN is neither
-        tf.debugging.assert_equal(allowed, True, "planes: masks must be numbers in [0, 1]")
+        allowed = (planes >= 0.0) & (planes <= 1.0)  # NaN is neither
+        planes, seed, grade = checked(planes, "planes", allowed, "planes: masks must be numbers in [0, 1]", seed, grade)
         return answer(planes, grade, seed)
 
     maps = tf.TensorSpec([None, size, size], tf.uint8, name="label_map")
