@@ -9,6 +9,7 @@ from medsynth_tf.core.config import MethodConfig
 from medsynth_tf.core.errors import ConfigError
 from medsynth_tf.core.settings import Settings, setting
 
+FIELD_OF_VIEW = "field_of_view"  # as a structure: 1 wherever a label map is not 255
 SCALES = 3  # synthesis blocks, each on twice the resolution of the one before
 
 
@@ -110,7 +111,9 @@ class DRGANConfig(MethodConfig):
         ("retina", "vessel", "optic_disc", "microaneurysm", "haemorrhage", "hard_exudate", "soft_exudate"),
         help="classes of the label map by code; 255 is outside the field of view",
     )
-    structures: tuple[str, ...] = setting(("vessel", "optic_disc"), help="condition channels of the anatomy")
+    structures: tuple[str, ...] = setting(
+        ("vessel", "optic_disc"), help="condition channels of the anatomy; 'field_of_view' is all that is not 255"
+    )
     lesions: tuple[str, ...] = setting(
         ("microaneurysm", "haemorrhage", "hard_exudate", "soft_exudate", "laser_mark", "proliferate_membrane"),
         help="condition channels of lesions; one that is no class of the label map can be given as a soft mask only",
@@ -164,9 +167,10 @@ class DRGANConfig(MethodConfig):
             raise ConfigError(f"labels = {self.labels}: expected 1 to 254 different names")
         if not self.channels or len(set(self.channels)) != len(self.channels):
             raise ConfigError(f"structures and lesions = {self.channels}: expected different names, one or more")
-        strangers = [name for name in self.structures if name not in self.labels]
+        strangers = [name for name in self.structures if name not in (*self.labels, FIELD_OF_VIEW)]
         if strangers:
-            raise ConfigError(f"structures: {', '.join(strangers)} must be among labels {', '.join(self.labels)}")
+            known = ", ".join((*self.labels, FIELD_OF_VIEW))
+            raise ConfigError(f"structures: {', '.join(strangers)} must be among labels or '{FIELD_OF_VIEW}': {known}")
         smallest = self.coarse_size // 2 ** (self.discriminator.count - 1)
         if smallest < 8:
             raise ConfigError(

@@ -22,7 +22,7 @@ from medsynth_tf.methods.averaging import WeightAverage
 from medsynth_tf.methods.base import Method
 from medsynth_tf.methods.stage import Stage
 from medsynth_tf.methods.translation.dr_gan import serving
-from medsynth_tf.methods.translation.dr_gan.config import SCALES, DRGANConfig
+from medsynth_tf.methods.translation.dr_gan.config import FIELD_OF_VIEW, SCALES, DRGANConfig
 from medsynth_tf.methods.translation.dr_gan.data import batches
 from medsynth_tf.methods.translation.dr_gan.grading import GradeGaussians, GradeMoments, Grader, unit_range
 from medsynth_tf.methods.translation.dr_gan.networks import (
@@ -449,6 +449,8 @@ def _plane_table(config: DRGANConfig) -> np.ndarray:
     """float32 [256, K]: the planes of a pixel with each label code."""
     table = np.zeros([256, len(config.channels)], np.float32)
     for channel, name in enumerate(config.channels):
-        if name in config.labels:
+        if name == FIELD_OF_VIEW:
+            table[: label_ops.BACKGROUND, channel] = 1.0
+        elif name in config.labels:
             table[config.labels.index(name), channel] = 1.0
     return table
