@@ -34,6 +34,7 @@ from medsynth_tf.data.phantoms.source import PhantomSource
 from medsynth_tf.methods.saving import create
 from medsynth_tf.methods.translation.dr_gan.config import DRGANConfig
 from medsynth_tf.methods.translation.dr_gan.grading import Grader, unit_range
+from medsynth_tf.metrics.label_contrast import label_contrast
 
 RESULTS = Path(__file__).parent / "results" / "dr_gan.json"
 TRAIN, TEST = 400, 90
@@ -86,16 +87,6 @@ def trained_generator(arm, seed, steps, source, grader_weights):
     return model
 
 
-def lesion_contrast(images, masks):
-    """Mean over images of |colour of lesions - colour of the plain retina within 3 pixels of them|."""
-    contrasts = []
-    for image, mask in zip(images, masks):
-        lesion = mask == LABELS["lesion"]
-        ring = ndimage.binary_dilation(lesion, iterations=4) & ~ndimage.binary_dilation(lesion) & (mask == LABELS["retina"])
-        contrasts.append(np.abs(image[lesion].mean(0) - image[ring].mean(0)).mean())
-    return float(np.mean(contrasts))
-
-
 def with_one_more_lesion(label_map, seed):
     """The map with a lesion of radius 3 in plain retina, and where the distance to its centre is at most 9 pixels."""
     rows, columns = np.indices(label_map.shape)
@@ -137,12 +128,12 @@ def measured(model, judge, test):
         by_grade.append(tf.concat(parts, 0).numpy())
     images = np.stack(by_grade)  # [grade, image, H, W, 3]
     judged = np.stack([np.argmax(judge(tf.constant(batch))["logits"], -1) for batch in images])
-    unit = (images + 1) / 2
+    unit = np.clip((images + 1) / 2, 0, 1)
     real = test["image"] / 255.0
     own = unit[test["grade"], np.arange(count)]
     return {
         "judge": float((judged == np.arange(GRADES)[:, None]).mean()),
-        "contrast": float(np.mean([lesion_contrast(batch, test["label_map"]) for batch in unit])),
+        "contrast": float(np.mean([label_contrast(batch, test["label_map"], LABELS["lesion"]) for batch in unit])),
         "grade_effect": float(unit.std(0).mean()),
         "l1": float(np.abs(own - real).mean()),
         "edit_locality": edit_locality(generate, test),
@@ -169,7 +160,7 @@ def run(seed, steps, pictures):
     figures = {
         "seed": seed,
         "judge_on_real": float((answers == test["grade"]).mean()),
-        "contrast_real": lesion_contrast(test["image"] / 255.0, test["label_map"]),
+        "contrast_real": label_contrast(test["image"], test["label_map"], LABELS["lesion"]),
         "arms": {},
     }
     print(
