@@ -16,6 +16,7 @@ from medsynth_tf.core.registry import load_any_config, method_info
 from medsynth_tf.data.source import Source
 from medsynth_tf.evaluation.agreement import VesselLabels
 from medsynth_tf.evaluation.generation import GenerationImages, write_generation_report
+from medsynth_tf.evaluation.graded_translation import judge_graded_translation
 from medsynth_tf.methods.saving import load
 from medsynth_tf.metrics.extractors import default_extractor
 
@@ -134,4 +135,7 @@ def _label_to_image(
     )
 
 
-_BY_TASK: Mapping[str, Callable[..., dict[str, Any]]] = {"label map to photograph": _label_to_image}
+_BY_TASK: Mapping[str, Callable[..., dict[str, Any]]] = {
+    "label map to photograph": _label_to_image,
+    "masks and grade to photograph": judge_graded_translation,
+}
