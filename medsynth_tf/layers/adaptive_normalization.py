@@ -23,7 +23,7 @@ class AdaptiveInstanceNormalization(tf.keras.layers.Layer):
     """
 
     def __init__(self, epsilon: float = 1e-8, seed: int = 0, **kwargs: Any):
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)  # the style stays float32
         self.epsilon, self.seed = epsilon, seed
 
     def build(self, input_shape: tuple[tf.TensorShape, tf.TensorShape]) -> None:

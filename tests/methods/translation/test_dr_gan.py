@@ -620,3 +620,16 @@ def test_fit_warns_while_the_gaussians_know_nothing_and_traces_each_phase_once(b
     model.set_phase("fine")
     model.fit(data, steps_per_epoch=3, verbose=0)
     assert model.train_function.experimental_get_tracing_count() == 1
+
+
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_half_precision_keeps_styles_and_losses_in_float32(batch, precision):
+    model = create(**{"training.mixed_precision": precision, "generator.residual_blocks": 0})
+    model.compile()
+    assert model.coarse.encoding[0].convolution.compute_dtype == precision
+    assert model.style(batch["grade"], batch["seed"]).dtype == tf.float32
+    assert model(batch).dtype == tf.float32
+    assert all(np.isfinite(value) for value in model.grader.train_step(batch).values())
+    assert all(np.isfinite(value) and value.dtype == tf.float32 for value in model.train_step(batch).values())
+    full = create(**{"generator.residual_blocks": 0})
+    np.testing.assert_allclose(model(batch), full(batch), atol=0.05)

@@ -137,7 +137,7 @@ class SynthesisBlock(tf.keras.layers.Layer):
     def __init__(
         self, filters: int, adaptive: bool, attention: AttentionConfig | None, reduction: int, seed: int = 0, **kwargs: Any
     ):
-        super().__init__(**kwargs)
+        super().__init__(autocast=False, **kwargs)  # styles, masks and noise come as float32
         self.noise_channels = filters // 4
         self.fuse_noise = tf.keras.layers.Conv2D(
             filters, 1, kernel_initializer=small_normal(seed, "fuse_noise"), name="fuse_noise"
