@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
-
-from medsynth_tf.core.config import MethodConfig
 
 
 class Optimisation:
     """For Keras models with a method's `config`: losses over replicas, loss scaling for float16, clipping."""
 
-    config: MethodConfig
+    config: Any
     distribute_strategy: tf.distribute.Strategy
 
     def make_adam(self, learning_rate: float, beta_1: float, beta_2: float) -> tf.keras.optimizers.Optimizer:
