@@ -66,6 +66,15 @@ def test_saving_and_loading_keeps_weights_optimisers_and_averages(trained, tmp_p
         trained.save(tmp_path)
 
 
+def test_the_train_step_is_one_graph_traced_once(trained):
+    assert trained.train_function.experimental_get_tracing_count() == 1
+    # nothing in it leaves the graph for Python
+    operations = {
+        op.type for op in trained.train_function._list_all_concrete_functions_for_serialization()[0].graph.get_operations()
+    }
+    assert not operations & {"PyFunc", "EagerPyFunc", "PyFuncStateless"}
+
+
 def test_the_configuration_round_trips_through_keras(trained):
     again = type(trained).from_config(trained.get_config())
     assert again.config == trained.config
