@@ -1,4 +1,4 @@
-"""Normalisation without trainable parameters, and spectral normalisation of convolution kernels."""
+"""Instance and batch normalisation, and spectral normalisation of convolution kernels."""
 
 from __future__ import annotations
 
@@ -74,8 +74,8 @@ class BatchStatisticsNormalization(tf.keras.layers.Layer):
             return self._normalise(x, self.moving_mean, self.moving_variance)
         context = tf.distribute.get_replica_context()
         if context is None or context.num_replicas_in_sync == 1:
-            ones = tf.ones([x.shape[-1]])
-            y, mean, variance = tf.compat.v1.nn.fused_batch_norm(x, ones, tf.zeros_like(ones), epsilon=self.epsilon)[:3]
+            scale, offset = self._scale_and_offset(x.shape[-1])
+            y, mean, variance = tf.compat.v1.nn.fused_batch_norm(x, scale, offset, epsilon=self.epsilon)[:3]
             count = tf.cast(tf.size(x) / x.shape[-1], tf.float32)
             variance *= (count - 1.0) / tf.maximum(
                 count, 2.0
@@ -98,8 +98,13 @@ class BatchStatisticsNormalization(tf.keras.layers.Layer):
         return total, tf.reduce_mean(variances + (means - total) ** 2, axis=0)
 
     def _normalise(self, x: tf.Tensor, mean: tf.Tensor, variance: tf.Tensor) -> tf.Tensor:
-        scale = tf.math.rsqrt(variance + self.epsilon)
-        return tf.cast((tf.cast(x, tf.float32) - mean) * scale, x.dtype)
+        scale, offset = self._scale_and_offset(x.shape[-1])
+        scale *= tf.math.rsqrt(variance + self.epsilon)
+        return tf.cast((tf.cast(x, tf.float32) - mean) * scale + offset, x.dtype)
+
+    def _scale_and_offset(self, channels: int) -> tuple[tf.Tensor, tf.Tensor]:
+        """What normalised values are multiplied by and added to, each float32 [C]."""
+        return tf.ones([channels]), tf.zeros([channels])
 
     def compute_output_shape(self, input_shape: tf.TensorShape) -> tf.TensorShape:
         """The input's."""
@@ -108,6 +113,41 @@ class BatchStatisticsNormalization(tf.keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments."""
         return {**super().get_config(), "momentum": self.momentum, "epsilon": self.epsilon}
+
+
+@tf.keras.utils.register_keras_serializable("medsynth_tf")
+class BatchNormalization(BatchStatisticsNormalization):
+    """`BatchStatisticsNormalization` with a learned scale γ and offset β (Ioffe and Szegedy, arXiv:1502.03167).
+
+    Args:
+        momentum, epsilon: as there.
+        gamma_initializer: of the scale; DCGAN takes N(1, 0.02).
+    """
+
+    def __init__(
+        self,
+        momentum: float = 0.9,
+        epsilon: float = 1e-5,
+        gamma_initializer: tf.keras.initializers.Initializer | str = "ones",
+        **kwargs: Any,
+    ):
+        super().__init__(momentum, epsilon, **kwargs)
+        self.gamma_initializer = tf.keras.initializers.get(gamma_initializer)
+
+    def build(self, input_shape: tf.TensorShape) -> None:
+        """Makes γ and β, float32 [C], and the moving statistics."""
+        shape = [tf.TensorShape(input_shape)[-1]]
+        common: dict[str, Any] = {"shape": shape, "dtype": tf.float32, "experimental_autocast": False}
+        self.gamma = self.add_weight(name="gamma", initializer=self.gamma_initializer, **common)
+        self.beta = self.add_weight(name="beta", initializer="zeros", **common)
+        super().build(input_shape)
+
+    def _scale_and_offset(self, channels: int) -> tuple[tf.Tensor, tf.Tensor]:
+        return tf.convert_to_tensor(self.gamma), tf.convert_to_tensor(self.beta)
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments."""
+        return {**super().get_config(), "gamma_initializer": tf.keras.initializers.serialize(self.gamma_initializer)}
 
 
 def parameter_free_norm(kind: str, name: str | None = None) -> tf.keras.layers.Layer:

@@ -18,6 +18,32 @@ def hinge_generator(fake: tf.Tensor) -> tf.Tensor:
     return -tf.reduce_mean(tf.cast(fake, tf.float32))
 
 
+def logistic_discriminator(real: tf.Tensor, fake: tf.Tensor, real_target: float = 1.0) -> tf.Tensor:
+    """Cross-entropy of logits: real ones towards `real_target` (below 1: one-sided label smoothing), fake ones towards 0.
+
+    Source: Goodfellow et al., arXiv:1406.2661, eq. 1. Float32 scalar: 2 ln 2 where every D(x) is 1/2 and `real_target` is 1.
+    """
+    real, fake = tf.cast(real, tf.float32), tf.cast(fake, tf.float32)
+    on_real = tf.nn.sigmoid_cross_entropy_with_logits(labels=tf.fill(tf.shape(real), real_target), logits=real)
+    return tf.reduce_mean(on_real) + tf.reduce_mean(tf.nn.softplus(fake))
+
+
+def logistic_generator(fake: tf.Tensor) -> tf.Tensor:
+    """-E[log D(G(z))] of logits, the form that does not saturate (Goodfellow et al., section 3), float32 scalar."""
+    return tf.reduce_mean(tf.nn.softplus(-tf.cast(fake, tf.float32)))
+
+
+def least_squares_discriminator(real: tf.Tensor, fake: tf.Tensor) -> tf.Tensor:
+    """½ E[(D(x) - 1)²] + ½ E[D(G(z))²] (Mao et al., arXiv:1611.04076, eq. 9), float32 scalar."""
+    real, fake = tf.cast(real, tf.float32), tf.cast(fake, tf.float32)
+    return 0.5 * (tf.reduce_mean((real - 1.0) ** 2) + tf.reduce_mean(fake**2))
+
+
+def least_squares_generator(fake: tf.Tensor) -> tf.Tensor:
+    """E[(D(G(z)) - 1)²], as CycleGAN has it (arXiv:1703.10593, section 4), float32 scalar."""
+    return tf.reduce_mean((tf.cast(fake, tf.float32) - 1.0) ** 2)
+
+
 def feature_matching(real: Sequence[Sequence[tf.Tensor]], fake: Sequence[Sequence[tf.Tensor]]) -> tf.Tensor:
     """L1 between discriminator features of real and fake (Wang et al., arXiv:1711.11585, eq. 4), float32 scalar.
 

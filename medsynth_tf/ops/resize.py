@@ -30,3 +30,9 @@ def halve_by_average(x: tf.Tensor) -> tf.Tensor:
     total = tf.nn.avg_pool2d(tf.pad(x, pad), 3, 2, "VALID")
     share = tf.nn.avg_pool2d(tf.pad(tf.ones_like(x[:1, :, :, :1]), pad), 3, 2, "VALID")
     return total / share
+
+
+def upsample_align_corners(x: tf.Tensor, factor: int = 2) -> tf.Tensor:
+    """Bilinear enlargement whose corner pixels keep their places: [B, H, W, C] → [B, fH, fW, C]. It has a first derivative only."""
+    size = [x.shape[1] * factor, x.shape[2] * factor]
+    return tf.cast(tf.raw_ops.ResizeBilinear(images=x, size=size, align_corners=True), x.dtype)

@@ -2,7 +2,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from medsynth_tf.layers.normalization import BatchStatisticsNormalization, InstanceNormalization, SpectralConv2D
+from medsynth_tf.layers.normalization import (
+    BatchNormalization,
+    BatchStatisticsNormalization,
+    InstanceNormalization,
+    SpectralConv2D,
+)
 from medsynth_tf.layers.spade import SPADE, SPADEResidualBlock
 
 
@@ -11,6 +16,7 @@ from medsynth_tf.layers.spade import SPADE, SPADEResidualBlock
     [
         (InstanceNormalization(1e-3), False),
         (BatchStatisticsNormalization(0.8, 1e-4), False),
+        (BatchNormalization(0.8, 1e-4, tf.keras.initializers.RandomNormal(1.0, 0.02, seed=3)), False),
         (SpectralConv2D(5, 3, 2, "same", seed=4, power_iterations=2), False),
         (SPADE(6, "instance", seed=2), True),
         (SPADEResidualBlock(3, 6, "batch", seed=2), True),
@@ -40,6 +46,18 @@ def test_batch_statistics_normalise_by_the_batch_and_remember_it():
     np.testing.assert_allclose(layer.moving_variance, 0.75 + 0.25 * variance, rtol=1e-5)
     inference = layer(x)
     np.testing.assert_allclose(inference, (x - 0.25 * mean) / np.sqrt(0.75 + 0.25 * variance + 1e-5), rtol=1e-4, atol=1e-5)
+
+
+def test_batch_normalisation_scales_and_shifts_in_training_and_inference():
+    x = np.random.default_rng(0).normal(5.0, 3.0, [6, 4, 4, 3]).astype(np.float32)
+    plain, layer = BatchStatisticsNormalization(0.75), BatchNormalization(0.75)
+    layer(x)
+    layer.gamma.assign([1.0, 2.0, -3.0])
+    layer.beta.assign([0.5, 0.0, 1.0])
+    for training in (True, False):
+        expected = plain(x, training=training) * layer.gamma + layer.beta
+        np.testing.assert_allclose(layer(x, training=training), expected, rtol=1e-5, atol=1e-5)
+    assert [v.name.split("/")[-1] for v in layer.trainable_variables] == ["gamma:0", "beta:0"]
 
 
 def test_instance_norm_is_per_sample_and_channel_in_any_number_of_dimensions():
