@@ -204,4 +204,4 @@ class PMDCGAN(JointImageMethod):
 
     def preview(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """The fixed samples in columns of eight, photographs left and masks right; the batch is not looked at."""
-        return self.picture_columns(self.fixed_grid(), rows=8)
+        return self.picture_columns(self.fixed_grid(), rows=min(8, self.config.fixed_samples))
