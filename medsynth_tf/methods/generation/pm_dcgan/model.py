@@ -127,7 +127,8 @@ class PMDCGAN(JointImageMethod):
     def judged(self, joint: tf.Tensor, seeds: tf.Tensor, name: str, training: bool) -> tf.Tensor:
         """The discriminator's logits [B] of one kind of image; real and fake are never in one batch, so that norms keep them apart."""
         if self.config.stabilisers.instance_noise and training:
-            joint += self.instance_noise() * random.normal(seeds, tuple(joint.shape[1:]), name)
+            size = self.config.image_size
+            joint += self.instance_noise() * random.normal(seeds, (size, size, self.config.channels), name)
         return self.discriminator(joint, training=training)
 
     # -- Keras steps --------------------------------------------------------------------------------------------------------

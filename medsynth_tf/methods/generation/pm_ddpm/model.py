@@ -67,6 +67,11 @@ class PMDDPM(JointImageMethod):
         """Whether samples are of a class."""
         return self.config.condition.classes > 0
 
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(S, S, C) of a sample."""
+        return self.config.image_size, self.config.image_size, self.config.channels
+
     # -- data ---------------------------------------------------------------------------------------------------------------
     @classmethod
     def dataset(
@@ -127,7 +132,7 @@ class PMDDPM(JointImageMethod):
         """mean ‖ε - ε_θ(x_t, t)‖² over all channels alike, float32 scalar (Ho et al., eq. 14)."""
         real, seeds = self.joined(batch), batch["seed"]
         t = self.drawn_steps(seeds)
-        noise = random.normal(seeds, tuple(real.shape[1:]), "noise")
+        noise = random.normal(seeds, self.shape, "noise")
         predicted = self.noise(diffusion.q_sample(self.schedule, real, t, noise), t, labels)
         return tf.reduce_mean((noise - predicted) ** 2)
 
@@ -175,8 +180,7 @@ class PMDDPM(JointImageMethod):
 
     def start(self, seeds: tf.Tensor) -> tf.Tensor:
         """x_T from N(0, I), float32 [B, S, S, C], one stream per seed."""
-        size = self.config.image_size
-        return random.normal(seeds, (size, size, self.config.channels), "start")
+        return random.normal(seeds, self.shape, "start")
 
     @tf.function(reduce_retracing=True)
     def advance(
@@ -191,12 +195,12 @@ class PMDDPM(JointImageMethod):
             first, last: int32 scalars.
             few: by the few DDIM steps of `sampling.few_steps`, whatever `sampling.sampler` is.
         """
-        sampling, shape = self.config.sampling, tuple(x.shape[1:])
+        sampling = self.config.sampling
         return diffusion.reverse(
             self.schedule,
             self.times(few),
             lambda x, t: self.guided_noise(x, tf.fill([tf.shape(x)[0]], t), labels),
-            lambda t: random.normal_at(seeds, shape, "fresh noise", t),
+            lambda t: random.normal_at(seeds, self.shape, "fresh noise", t),
             x,
             first,
             last,
