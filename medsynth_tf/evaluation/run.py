@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -19,8 +19,14 @@ from medsynth_tf.evaluation.generation import GenerationImages, write_generation
 from medsynth_tf.methods.saving import load
 from medsynth_tf.metrics.extractors import default_extractor
 
-Predict = Callable[[Mapping[str, tf.Tensor]], dict[str, tf.Tensor]]
 SIGNATURE = "serving_default"
+
+
+class Predict(Protocol):
+    """Calls a signature with what it takes of a batch."""
+
+    def __call__(self, batch: Mapping[str, tf.Tensor], signature: str = SIGNATURE) -> dict[str, tf.Tensor]:
+        """The signature's outputs by name."""
 
 
 def evaluate_model(folder: str | Path, source: Source, out: str | Path, split: str = "test") -> dict[str, Any]:
@@ -41,7 +47,7 @@ def evaluate_model(folder: str | Path, source: Source, out: str | Path, split: s
     model = load(folder)
     log = Path(folder).parent / "log.csv"
     with model.averaged_weights():
-        return _evaluate(model.signatures()[SIGNATURE], model.config, source, Path(out), split, log if log.is_file() else None)
+        return _evaluate(model.signatures(), model.config, source, Path(out), split, log if log.is_file() else None)
 
 
 def evaluate_export(
@@ -62,12 +68,12 @@ def evaluate_export(
     """
     folder = Path(folder)
     config = load_any_config(folder / "config.yaml")
-    signature = tf.saved_model.load(str(folder)).signatures[SIGNATURE]
-    return _evaluate(signature, config, source, Path(out), split, log, baseline)
+    exported = tf.saved_model.load(str(folder))  # its signatures live as long as it does
+    return _evaluate(exported.signatures, config, source, Path(out), split, log, baseline)
 
 
 def _evaluate(
-    signature: Any,
+    signatures: Mapping[str, Any],
     config: MethodConfig,
     source: Source,
     out: Path,
@@ -77,11 +83,12 @@ def _evaluate(
 ) -> dict[str, Any]:
     task = method_info(config.slug).task
     judge = look_up(_BY_TASK, task, "task with an evaluation")
-    inputs = set(signature.structured_input_signature[1]) if hasattr(signature, "structured_input_signature") else None
-    names = inputs or {spec.name for spec in signature.input_signature}
 
-    def predict(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        return signature(**{name: batch[name] for name in names})
+    def predict(batch: Mapping[str, tf.Tensor], signature: str = SIGNATURE) -> dict[str, tf.Tensor]:
+        function = signatures[signature]
+        inputs = set(function.structured_input_signature[1]) if hasattr(function, "structured_input_signature") else None
+        names = inputs or {spec.name for spec in function.input_signature}
+        return function(**{name: batch[name] for name in names})
 
     return judge(predict, config, source, out, split, log, baseline)
 
