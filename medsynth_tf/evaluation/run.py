@@ -16,6 +16,8 @@ from medsynth_tf.core.registry import load_any_config, method_info
 from medsynth_tf.data.source import Source
 from medsynth_tf.evaluation.agreement import VesselLabels
 from medsynth_tf.evaluation.generation import GenerationImages, write_generation_report
+from medsynth_tf.evaluation.severity import lesion_codes, severity_by_grade
+from medsynth_tf.evaluation.sheets import Row, write_sheet
 from medsynth_tf.methods.saving import load
 from medsynth_tf.metrics.extractors import default_extractor
 
@@ -127,6 +129,7 @@ def _label_to_image(
         synthetic_masks=maps,
         train=np.concatenate([batch["image"].numpy() for batch in train]),
     )
+    severity, sheets = _severity(predict, config, out)
     return write_generation_report(
         out,
         f"{config.slug}: {split} split of {described['kind']}",
@@ -138,7 +141,24 @@ def _label_to_image(
         baseline=baseline,
         log=log,
         config=config.to_dict(),
+        more_metrics=severity,
+        more_pictures=sheets,
     )
+
+
+def _severity(predict: Predict, config: Any, out: Path) -> tuple[dict[str, Any], dict[str, Path]]:
+    """Lesions of generated label maps by grade, and a sheet of them, where the model generates label maps."""
+    if not config.label_generator.enabled or not lesion_codes(config.labels) or config.label_generator.grades < 2:
+        return {}, {}
+
+    def generate(grade: np.ndarray, seed: np.ndarray) -> np.ndarray:
+        return predict({"grade": tf.constant(grade), "seed": tf.constant(seed)}, "generate")["label_map"].numpy()
+
+    found, maps = severity_by_grade(generate, config.label_generator.grades, lesion_codes(config.labels), config.seed)
+    rows = [Row(f"Grade {grade}", of_grade[:8]) for grade, of_grade in enumerate(maps)]
+    return {"severity": found}, {
+        "Generated label maps": write_sheet(out / "generated_label_maps.png", "SYNTHETIC label maps", rows)
+    }
 
 
 _BY_TASK: Mapping[str, Callable[..., dict[str, Any]]] = {"label map to photograph": _label_to_image}
