@@ -9,6 +9,29 @@ from medsynth_tf.core.errors import DataError
 
 # per method: settings that make it tiny, and a source it can learn from
 TINY = {
+    "pm_dcgan": (
+        {
+            "image_size": 32,
+            "generator_filters": 2,
+            "discriminator_filters": 2,
+            "latent_size": 4,
+            "fixed_samples": 2,
+            "training": {"batch_size": 2, "ema_decay": 0.5},
+        },
+        "phantom:optic_disc?count=10&size=32",
+    ),
+    "pm_ddpm": (
+        {
+            "image_size": 16,
+            "network": {"widths": [4, 8], "bottleneck": 8, "attention": ["down_0"]},
+            "schedule.steps": 20,
+            "sampling": {"sampler": "ddpm", "steps": None, "few_steps": 5, "clip_start": False},
+            "optimiser.average_warmup": 0,
+            "fixed_samples": 2,
+            "training": {"batch_size": 2, "ema_decay": 0.5},
+        },
+        "phantom:optic_disc?count=10&size=16",
+    ),
     "semantic_retina": (
         {
             "image_size": 32,
