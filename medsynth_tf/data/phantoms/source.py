@@ -14,7 +14,10 @@ from medsynth_tf.data.records import Record
 from medsynth_tf.data.source import RecordKey, Source
 
 # Module and class of each phantom; imported when asked for.
-_PHANTOMS = {"fundus": ("medsynth_tf.data.phantoms.fundus", "FundusPhantom")}
+_PHANTOMS = {
+    "fundus": ("medsynth_tf.data.phantoms.fundus", "FundusPhantom"),
+    "vessel_classes": ("medsynth_tf.data.phantoms.vessel_classes", "VesselClassesPhantom"),
+}
 
 
 class Phantom(Protocol):
