@@ -96,7 +96,7 @@ class AveragedPatchScorer(tf.keras.Model):
         self.norms = [InstanceNormalization(name=f"norm_{i}") for i in range(1, 4)]
 
     def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """[B, H, W, C] of 16 pixels a side or more → scores float32 [B], without bounds; training changes nothing."""
+        """[B, H, W, C] of 24 pixels a side or more → scores float32 [B], without bounds; training changes nothing."""
         for index, convolution in enumerate(self.convolutions):
             x = convolution(tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]]))
             if index == len(self.convolutions) - 1:

@@ -6,13 +6,13 @@ import numpy as np
 import tensorflow as tf
 
 
-def gaussian_kernel(sigma: float, order: int = 0, truncate: float = 4.0) -> np.ndarray:
+def gaussian_kernel(sigma: float, order: int = 0, limit: int | None = None) -> np.ndarray:
     """A Gaussian or a derivative of it, sampled at whole numbers.
 
     Args:
         sigma: standard deviation in pixels, above 0.
         order: 0, 1 or 2: which derivative.
-        truncate: the kernel ends at this many standard deviations.
+        limit: largest radius, the image's side for instance; the kernel ends at four standard deviations or there.
 
     Returns:
         float32 [2r+1]; with order 0 it sums to 1.
@@ -20,7 +20,8 @@ def gaussian_kernel(sigma: float, order: int = 0, truncate: float = 4.0) -> np.n
     Raises:
         ValueError: another order.
     """
-    radius = max(1, int(truncate * sigma + 0.5))
+    radius = max(1, int(4.0 * sigma + 0.5))
+    radius = radius if limit is None else min(radius, limit)
     x = np.arange(-radius, radius + 1, dtype=np.float64)
     gaussian = np.exp(-0.5 * (x / sigma) ** 2)
     gaussian /= gaussian.sum()
@@ -41,8 +42,8 @@ def separable_filter(images: tf.Tensor, rows: np.ndarray, columns: np.ndarray) -
 
     Args:
         images: [B, H, W, C].
-        rows: kernel [2r+1] along the first space axis.
-        columns: kernel [2q+1] along the second.
+        rows: kernel [2r+1] along the first space axis, r ≤ H: a mirror image reaches no further.
+        columns: kernel [2q+1] along the second, q ≤ W.
 
     Returns:
         float32 [B, H, W, C].
@@ -50,9 +51,6 @@ def separable_filter(images: tf.Tensor, rows: np.ndarray, columns: np.ndarray) -
     images = tf.cast(images, tf.float32)
     for axis, kernel in ((1, rows), (2, columns)):
         radius = len(kernel) // 2
-        limit = images.shape[axis]
-        if radius > limit:  # a mirror image reaches no further than the image itself
-            kernel, radius = kernel[radius - limit : radius + limit + 1], limit
         padding = [[0, 0], [0, 0], [0, 0], [0, 0]]
         padding[axis] = [radius, radius]
         shape = [1, 1, 1, 1]
@@ -66,5 +64,5 @@ def separable_filter(images: tf.Tensor, rows: np.ndarray, columns: np.ndarray) -
 
 def gaussian_blur(images: tf.Tensor, sigma: float) -> tf.Tensor:
     """Images [B, H, W, C] smoothed by a Gaussian of `sigma` pixels (above 0), float32; constants stay as they are."""
-    kernel = gaussian_kernel(sigma)
+    kernel = gaussian_kernel(sigma, limit=min(images.shape[1:3]))
     return separable_filter(images, kernel, kernel)

@@ -78,7 +78,7 @@ def frangi(grey: tf.Tensor, sigmas: Sequence[float], beta: float = 0.5) -> tf.Te
     planes = tf.cast(grey, tf.float32)[..., tf.newaxis]
     best = tf.zeros_like(grey)
     for sigma in sigmas:
-        smooth, slope, bend = (gaussian_kernel(sigma, order) for order in (0, 1, 2))
+        smooth, slope, bend = (gaussian_kernel(sigma, order, min(grey.shape[1:])) for order in (0, 1, 2))
         scale = sigma**2  # derivatives at different scales are comparable
         hrr, hcc, hrc = (
             scale * separable_filter(planes, rows, columns)[..., 0]

@@ -253,5 +253,7 @@ class TVPSConfig(MethodConfig):
             raise ConfigError(f"discriminator.patch = {self.discriminator.patch}: must be at most image_size = {self.image_size}")
         if self.domain == "vessel" and self.channels != 3 and self.vessels.source != "mask":
             raise ConfigError("domain 'vessel' makes vessel maps of colour photographs: channels must be 3")
-        if self.translates and self.image_size % 4:
-            raise ConfigError(f"image_size = {self.image_size}: must be a multiple of 4 for the translator")
+        if self.translates and (self.image_size % 4 or self.image_size < 24):
+            raise ConfigError(f"image_size = {self.image_size}: must be a multiple of 4, and at least 24, for the translator")
+        if self.losses.kl_reduction == "reference" and self.generator.posterior == "xy":
+            raise ConfigError("losses.kl_reduction 'reference' knows no other prior than N(0, I): generator.posterior must be 'x'")

@@ -34,15 +34,16 @@ class VesselNetwork(tf.keras.Model):
 
     Args:
         config: the file of weights and the widths.
+        size: S.
 
     Raises:
         ConfigError: there is no such file, or it holds the weights of another network.
     """
 
-    def __init__(self, config: VesselConfig, **kwargs: Any):
+    def __init__(self, config: VesselConfig, size: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.network = UNet2D(2, config.unet_widths, name="unet")
-        self.network(tf.keras.Input([None, None, 3]))
+        self.network(tf.keras.Input([size, size, 3]))
         path = Path(str(config.weights))
         if not path.is_file():
             raise ConfigError(f"vessels.weights: there is no file {path} (expected weights of UNet2D with two classes, HDF5)")
@@ -63,7 +64,7 @@ def make_extractor(config: TVPSConfig) -> tf.keras.layers.Layer | None:
     if not config.translates or config.vessels.source == "mask":
         return None
     if config.vessels.source == "network":
-        return VesselNetwork(config.vessels, name="vessel_network")
+        return VesselNetwork(config.vessels, config.image_size, name="vessel_network")
     return VesselFilter(config.vessels, name="vessel_filter")
 
 
