@@ -15,6 +15,7 @@ from medsynth_tf.data.source import RecordKey, Source
 
 # Module and class of each phantom; imported when asked for.
 _PHANTOMS = {
+    "exudates": ("medsynth_tf.data.phantoms.exudates", "ExudatePhantom"),
     "fundus": ("medsynth_tf.data.phantoms.fundus", "FundusPhantom"),
     "vessel_classes": ("medsynth_tf.data.phantoms.vessel_classes", "VesselClassesPhantom"),
 }

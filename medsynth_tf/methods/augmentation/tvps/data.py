@@ -30,7 +30,7 @@ def batches(
     batch_size: int | None = None,
 ) -> tf.data.Dataset:
     """Batches {"image": uint8 [B, S, S, C], "label": int64 [B], "seed": int64 [B]} and, where patches are made of vessel maps,
-    "vessels": uint8 [B, S, S, 1].
+    "vessels": uint8 [B, S, S].
 
     Args:
         batch_size: B; default: the configuration's.
@@ -59,7 +59,7 @@ def batches(
                 example = _turned(example, tf.stack([index, tf.constant(turn_seed, tf.int64)]))
         finished = {"image": example["image"], "label": example["label"], "seed": index}
         if "mask" in example:
-            finished["vessels"] = example["mask"][..., tf.newaxis]
+            finished["vessels"] = example["mask"]
         return finished
 
     examples = prepared_stream(

@@ -35,7 +35,7 @@ Batch = dict[str, tf.Tensor]
 class TVPS(Method):
     """A classifier whose training images are extended online by synthetic parts, or by a baseline's mixing.
 
-    Call it on {"image": uint8 [B, S, S, C], "seed": int64 [B]}, and "vessels" uint8 [B, S, S, 1] where maps come from record masks,
+    Call it on {"image": uint8 [B, S, S, C], "seed": int64 [B]}, and "vessels" uint8 [B, S, S] where maps come from record masks,
     for compositions float32 [B, S, S, C] in [-1, 1]; without a generator, for logits [B, K].
 
     `translator` may be replaced, before training, by any Keras model from maps [B, S, S, 1] in [0, 1] to images in [-1, 1]; stage A
@@ -148,7 +148,7 @@ class TVPS(Method):
         training: bool | None = None,
     ) -> tf.data.Dataset:
         """Batches {"image": uint8 [B, S, S, C], "label": int64 [B], "seed": int64 [B]}; with a translator "vessels" uint8
-        [B, S, S, 1]."""
+        [B, S, S]."""
         return batches(source, config, split, seed, first_step, epochs, split == "train" if training is None else training)
 
     @classmethod
@@ -250,7 +250,7 @@ class TVPS(Method):
         if self.config.domain == "image":
             return tf.cast(batch["image"], tf.float32) / 255.0
         if "vessels" in batch:
-            return tf.cast(batch["vessels"], tf.float32) / 255.0
+            return tf.cast(batch["vessels"], tf.float32)[..., tf.newaxis] / 255.0
         assert self.extractor is not None  # without one, serving and batches have "vessels"
         return self.extractor(batch["image"])
 

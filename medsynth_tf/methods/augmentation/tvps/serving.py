@@ -51,7 +51,7 @@ def signatures(model: Any) -> dict[str, Callable[..., dict[str, tf.Tensor]]]:
     def answer(image: tf.Tensor, seed: tf.Tensor, vessels: tf.Tensor | None, **options: Any) -> dict[str, tf.Tensor]:
         batch = {"image": image, "seed": seed}
         if vessels is not None:
-            batch["vessels"] = vessels[..., tf.newaxis]
+            batch["vessels"] = vessels
         check_batch(**batch)
         made = model.synthesize(batch, **options)
         return {"image": from_unit_range(made["image"][:, 0]), "mask": tf.cast(made["mask"][:, 0], tf.uint8)}

@@ -146,11 +146,11 @@ class CycleTranslator(Method):
         return self.to_image(self.planes(maps), training=training)
 
     def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """One step of both pairs on {"image": uint8 [B, S, S, C], "vessels": uint8 [B, S, S, 1], "seed": int64 [B]}, which need not
+        """One step of both pairs on {"image": uint8 [B, S, S, C], "vessels": uint8 [B, S, S], "seed": int64 [B]}, which need not
         belong together."""
         own = self.config.translator
         image = tf.cast(batch["image"], tf.float32) / 127.5 - 1.0
-        vessels = self.planes(tf.cast(batch["vessels"], tf.float32) / 255.0)
+        vessels = self.planes(tf.cast(batch["vessels"], tf.float32)[..., tf.newaxis] / 255.0)
         losses: dict[str, tf.Tensor] = {}
         with tf.GradientTape() as tape:
             fake_image, fake_vessels = self.to_image(vessels, training=True), self.to_vessels(image, training=True)
