@@ -69,6 +69,15 @@ _METHODS = (
         modality="fundus",
         reference="Son, Alansary, Rueckert, Kainz, Hou: Imperial College London, 2021; SPADE: Park et al., arXiv:1903.07291",
     ),
+    MethodInfo(
+        slug="tvps",
+        family="augmentation",
+        class_name="TVPS",
+        title="Beyond MixUps: Task-Guided Variational Partial Synthesis for Fundus Image Analysis",
+        task="augmentation for classification",
+        modality="fundus",
+        reference="Li, Long, Wang, Chen, Liu: Nankai University and Tianjin Eye Hospital, 2025",
+    ),
 )
 METHODS: Mapping[str, MethodInfo] = {info.slug: info for info in _METHODS}
 

@@ -41,7 +41,21 @@ TINY = {
             "training": {"batch_size": 2, "ema_decay": 0.5},
         },
         "phantom:fundus?count=10&size=32&labels=vessels",
-    )
+    ),
+    "tvps": (
+        {
+            "image_size": 24,
+            "channels": 3,
+            "domain": "vessel",
+            "generator": {"levels": 2, "filters": 2, "hidden": 4, "components": 3, "latent": 4},
+            "discriminator": {"filters": 2, "patch": 8},
+            "translator": {"filters": 2, "blocks": 1, "buffer": 2, "epochs": 1, "decay_epochs": 0},
+            "vessels": {"sigmas": [1.0, 2.0]},
+            "classifier": {"filters": 2},
+            "training": {"batch_size": 2, "ema_decay": 0.5},
+        },
+        "phantom:vessel_classes?count=10&size=24",
+    ),
 }
 SLUGS = [info.slug for info in ms.list_methods()]
 

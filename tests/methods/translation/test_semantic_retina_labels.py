@@ -281,7 +281,7 @@ def test_m14_each_class_comes_from_one_map_of_the_grade_asked_for():
 def test_m18_grades_come_from_the_records_from_chance_or_from_a_classifier(tmp_path):
     source = ms.open_source(SOURCE)
     given = next(iter(label_batches(source, tiny(batch_size=12), "all", 0, 0, 1, False)))
-    np.testing.assert_array_equal(given["grade"], [key.label for key in source.keys()])  # noqa: SIM118
+    np.testing.assert_array_equal(given["grade"], [key.label for key in source.keys()])
     assert given["label_map"].shape == [12, 64, 64]
     random = make_grading(tiny(grading="random"))({"seed": tf.range(2000, dtype=tf.int64)}).numpy()
     np.testing.assert_allclose(np.bincount(random, minlength=5) / 2000, 0.2, atol=0.03)
