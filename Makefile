@@ -40,7 +40,7 @@ bench-env: ## an environment of its own with PyTorch (Python 3.11), for benchmar
 	@scripts/bench_env.sh
 
 bench: setup ## all speed benchmarks
-	$(PYTHON) benchmarks/train_step.py
+	$(PYTHON) benchmarks/methods.py
 	$(PYTHON) benchmarks/ingest.py
 	$(PYTHON) benchmarks/serving.py
 

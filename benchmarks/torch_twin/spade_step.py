@@ -1,14 +1,9 @@
-"""The train step of semantic_retina in PyTorch, layer for layer, for benchmarks/train_step.py. Runs in .bench-venv, not in the project.
-
-Reads a command a line on standard input: `step` runs one train step and answers with its seconds; end of input ends it.
-"""
+"""The train step of semantic_retina in PyTorch, layer for layer, for benchmarks/methods.py. Runs in .bench-venv, not in the project."""
 
 import itertools
-import json
-import sys
-import time
 
 import torch
+from protocol import Average, serve
 from torch import nn
 from torch.nn import functional as F
 from torch.nn.utils.parametrizations import spectral_norm
@@ -131,7 +126,8 @@ class Twin:
         self.optimizer_g = torch.optim.Adam(trained, o["generator_learning_rate"], betas)
         self.optimizer_d = torch.optim.Adam(self.scales.parameters(), o["discriminator_learning_rate"], betas)
         self.trained = trained
-        self.average = [p.detach().clone() for p in self.generator.parameters()]
+        self.average = Average(self.generator.parameters(), c["training"]["ema_decay"])
+        self.networks = {"generator": self.generator, "discriminator": self.scales, "encoder": self.encoder}
 
     def step(self, image, label_map):
         losses = self.c["losses"]
@@ -163,30 +159,15 @@ class Twin:
             parameter.grad = gradient
         self.optimizer_g.step()
         self.optimizer_d.step()
-        decay = self.c["training"]["ema_decay"]
-        if decay:
-            with torch.no_grad():
-                torch._foreach_lerp_(self.average, list(self.generator.parameters()), 1 - decay)
+        self.average.update()
         return float(total.detach()) + float(loss_d.detach())
 
 
-def main():
-    config = json.loads(sys.stdin.readline())
-    torch.set_num_threads(config["threads"])
-    torch.manual_seed(0)
-    batch, size = config["training"]["batch_size"], config["image_size"]
-    image = torch.randint(0, 256, [batch, size, size, 3], dtype=torch.uint8)
-    label_map = torch.randint(0, len(config["labels"]), [batch, size, size], dtype=torch.uint8)
-    twin = Twin(config)
-    for line in sys.stdin:
-        if line.strip() == "parameters":
-            counts = {"generator": twin.generator, "discriminator": twin.scales, "encoder": twin.encoder}
-            print(json.dumps({k: sum(p.numel() for p in v.parameters()) for k, v in counts.items() if v}), flush=True)
-            continue
-        start = time.perf_counter()
-        twin.step(image, label_map)
-        print(time.perf_counter() - start, flush=True)
+def batch(config):
+    count, size = config["training"]["batch_size"], config["image_size"]
+    image = torch.randint(0, 256, [count, size, size, 3], dtype=torch.uint8)
+    return image, torch.randint(0, len(config["labels"]), [count, size, size], dtype=torch.uint8)
 
 
 if __name__ == "__main__":
-    main()
+    serve(Twin, batch)

@@ -54,6 +54,14 @@ def _print_settings(settings: Settings, prefix: str) -> None:
         print(f"  {prefix + field.name + ' = ' + str(shown):58s} {field.metadata.get('help', '')}{allowed}")
 
 
+def sheet(arguments: argparse.Namespace) -> None:
+    """`medsynth sheet`."""
+    from medsynth_tf.data.open import open_source
+    from medsynth_tf.evaluation.sheets import write_source
+
+    print(write_source(arguments.out, open_source(arguments.data), arguments.count))
+
+
 def ingest(arguments: argparse.Namespace) -> None:
     """`medsynth ingest`."""
     from tqdm import tqdm

@@ -87,7 +87,7 @@ def _add_data(to: argparse.ArgumentParser) -> None:
 
 
 def _add_method_commands(to: Any) -> None:
-    """list, describe, ingest, train, evaluate, export."""
+    """list, describe, sheet, ingest, train, evaluate, export."""
     added = _command(to, "list", commands.list_methods, "List the methods.", "medsynth list --json")
     added.add_argument("--json", action="store_true", help="as JSON")
 
@@ -96,6 +96,17 @@ def _add_method_commands(to: Any) -> None:
     )
     added.add_argument("method")
     _add_config(added)
+
+    added = _command(
+        to,
+        "sheet",
+        commands.sheet,
+        "Draw records of a source as one picture: images, label maps, classes.",
+        "medsynth sheet --data phantom:fundus?count=8 --out sheet.png",
+    )
+    _add_data(added)
+    added.add_argument("--out", required=True, help="the PNG file")
+    added.add_argument("--count", type=_positive, default=8, help="records, evenly over the source (default: 8)")
 
     added = _command(
         to,

@@ -52,6 +52,24 @@ _METHODS = (
         reference="Zhou, Wang, He, Cui, Zhu, Liu, Shao: IEEE JBHI 2022, arXiv:1912.04670",
     ),
     MethodInfo(
+        slug="pm_dcgan",
+        family="generation",
+        class_name="PMDCGAN",
+        title="Generating Synthetic Fundus Images and Masks of Pathological Myopia: DCGAN",
+        task="photograph with masks",
+        modality="fundus",
+        reference="Makinde, Saeed: University of Calgary, 2024; DCGAN: Radford et al., arXiv:1511.06434",
+    ),
+    MethodInfo(
+        slug="pm_ddpm",
+        family="generation",
+        class_name="PMDDPM",
+        title="Generating Synthetic Fundus Images and Masks of Pathological Myopia: DDPM",
+        task="photograph with masks",
+        modality="fundus",
+        reference="Makinde, Saeed: University of Calgary, 2024; DDPM: Ho et al., arXiv:2006.11239; DDIM: Song et al., arXiv:2010.02502",
+    ),
+    MethodInfo(
         slug="semantic_retina",
         family="translation",
         class_name="SemanticRetina",
@@ -59,6 +77,15 @@ _METHODS = (
         task="label map to photograph",
         modality="fundus",
         reference="Son, Alansary, Rueckert, Kainz, Hou: Imperial College London, 2021; SPADE: Park et al., arXiv:1903.07291",
+    ),
+    MethodInfo(
+        slug="tvps",
+        family="augmentation",
+        class_name="TVPS",
+        title="Beyond MixUps: Task-Guided Variational Partial Synthesis for Fundus Image Analysis",
+        task="augmentation for classification",
+        modality="fundus",
+        reference="Li, Long, Wang, Chen, Liu: Nankai University and Tianjin Eye Hospital, 2025",
     ),
 )
 METHODS: Mapping[str, MethodInfo] = {info.slug: info for info in _METHODS}

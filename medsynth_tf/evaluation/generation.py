@@ -101,6 +101,8 @@ def write_generation_report(
     baseline: Mapping[str, Any] | None = None,
     log: str | Path | None = None,
     config: Mapping[str, Any] | None = None,
+    more_metrics: Mapping[str, Any] | None = None,
+    more_pictures: Mapping[str, Path] | None = None,
 ) -> dict[str, Any]:
     """Evaluates, and writes `index.html`, `metrics.json` and the contact sheets into a folder.
 
@@ -115,15 +117,18 @@ def write_generation_report(
         baseline: metrics of the last blessed model, for gates relative to it.
         log: `log.csv` of the run, for loss curves.
         config: the run's settings, for the page.
+        more_metrics: the task's own, beside these.
+        more_pictures: heading → a PNG in `folder`, after the others.
 
     Returns:
-        What `evaluate_generation` does.
+        What `evaluate_generation` does, and `more_metrics`.
 
     Raises:
         DataError: as `evaluate_generation`, and for a log that cannot be read.
     """
     folder = Path(folder)
     metrics, neighbours = _evaluate(images, extractor or default_extractor(), labels)
+    metrics |= more_metrics or {}
     pictures = {
         "Real and synthetic images": write_real_and_synthetic(folder / "real_and_synthetic.png", images.real, images.synthetic)
     }
@@ -138,6 +143,7 @@ def write_generation_report(
             )
     if log is not None:
         pictures["Losses during training"] = write_curves(folder / "losses.png", read_log(log))
+    pictures |= more_pictures or {}
     write_report(
         folder, title=title, metrics=metrics, pictures=pictures, verdicts=check_gates(metrics, gates, baseline), config=config
     )

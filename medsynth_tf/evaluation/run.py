@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import tensorflow as tf
@@ -17,11 +17,19 @@ from medsynth_tf.data.source import Source
 from medsynth_tf.evaluation.agreement import VesselLabels
 from medsynth_tf.evaluation.generation import GenerationImages, write_generation_report
 from medsynth_tf.evaluation.graded_translation import judge_graded_translation
+from medsynth_tf.evaluation.severity import lesion_codes, severity_by_grade
+from medsynth_tf.evaluation.sheets import Row, write_sheet
 from medsynth_tf.methods.saving import load
 from medsynth_tf.metrics.extractors import default_extractor
 
-Predict = Callable[[Mapping[str, tf.Tensor]], dict[str, tf.Tensor]]
 SIGNATURE = "serving_default"
+
+
+class Predict(Protocol):
+    """Calls a signature with what it takes of a batch."""
+
+    def __call__(self, batch: Mapping[str, tf.Tensor], signature: str = SIGNATURE) -> dict[str, tf.Tensor]:
+        """The signature's outputs by name."""
 
 
 def evaluate_model(folder: str | Path, source: Source, out: str | Path, split: str = "test") -> dict[str, Any]:
@@ -42,7 +50,7 @@ def evaluate_model(folder: str | Path, source: Source, out: str | Path, split: s
     model = load(folder)
     log = Path(folder).parent / "log.csv"
     with model.averaged_weights():
-        return _evaluate(model.signatures()[SIGNATURE], model.config, source, Path(out), split, log if log.is_file() else None)
+        return _evaluate(model.signatures(), model.config, source, Path(out), split, log if log.is_file() else None)
 
 
 def evaluate_export(
@@ -63,12 +71,12 @@ def evaluate_export(
     """
     folder = Path(folder)
     config = load_any_config(folder / "config.yaml")
-    signature = tf.saved_model.load(str(folder)).signatures[SIGNATURE]
-    return _evaluate(signature, config, source, Path(out), split, log, baseline)
+    exported = tf.saved_model.load(str(folder))  # its signatures live as long as it does
+    return _evaluate(exported.signatures, config, source, Path(out), split, log, baseline)
 
 
 def _evaluate(
-    signature: Any,
+    signatures: Mapping[str, Any],
     config: MethodConfig,
     source: Source,
     out: Path,
@@ -78,11 +86,12 @@ def _evaluate(
 ) -> dict[str, Any]:
     task = method_info(config.slug).task
     judge = look_up(_BY_TASK, task, "task with an evaluation")
-    inputs = set(signature.structured_input_signature[1]) if hasattr(signature, "structured_input_signature") else None
-    names = inputs or {spec.name for spec in signature.input_signature}
 
-    def predict(batch: Mapping[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        return signature(**{name: batch[name] for name in names})
+    def predict(batch: Mapping[str, tf.Tensor], signature: str = SIGNATURE) -> dict[str, tf.Tensor]:
+        function = signatures[signature]
+        inputs = set(function.structured_input_signature[1]) if hasattr(function, "structured_input_signature") else None
+        names = inputs or {spec.name for spec in function.input_signature}
+        return function(**{name: batch[name] for name in names})
 
     return judge(predict, config, source, out, split, log, baseline)
 
@@ -121,6 +130,7 @@ def _label_to_image(
         synthetic_masks=maps,
         train=np.concatenate([batch["image"].numpy() for batch in train]),
     )
+    severity, sheets = _severity(predict, config, out)
     return write_generation_report(
         out,
         f"{config.slug}: {split} split of {described['kind']}",
@@ -132,7 +142,24 @@ def _label_to_image(
         baseline=baseline,
         log=log,
         config=config.to_dict(),
+        more_metrics=severity,
+        more_pictures=sheets,
     )
+
+
+def _severity(predict: Predict, config: Any, out: Path) -> tuple[dict[str, Any], dict[str, Path]]:
+    """Lesions of generated label maps by grade, and a sheet of them, where the model generates label maps."""
+    if not config.label_generator.enabled or not lesion_codes(config.labels) or config.label_generator.grades < 2:
+        return {}, {}
+
+    def generate(grade: np.ndarray, seed: np.ndarray) -> np.ndarray:
+        return predict({"grade": tf.constant(grade), "seed": tf.constant(seed)}, "generate")["label_map"].numpy()
+
+    found, maps = severity_by_grade(generate, config.label_generator.grades, lesion_codes(config.labels), config.seed)
+    rows = [Row(f"Grade {grade}", of_grade[:8]) for grade, of_grade in enumerate(maps)]
+    return {"severity": found}, {
+        "Generated label maps": write_sheet(out / "generated_label_maps.png", "SYNTHETIC label maps", rows)
+    }
 
 
 _BY_TASK: Mapping[str, Callable[..., dict[str, Any]]] = {

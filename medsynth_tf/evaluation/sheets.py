@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from medsynth_tf.core.errors import DataError
 from medsynth_tf.core.files import replacing_file
+from medsynth_tf.data.source import Source
 from medsynth_tf.evaluation.memorisation import Neighbours
 
 _GAP = 4
@@ -99,6 +100,32 @@ def write_masks_and_images(
         "Label maps and the images made from them",
         [Row(f"Label map{': ' + named if named else ''}", masks[chosen]), Row("SYNTHETIC", synthetic[chosen])],
     )
+
+
+def write_source(path: str | Path, source: Source, count: int = 8) -> Path:
+    """Records of a source: images above their label maps, with classes below.
+
+    2-D records of 8-bit images only; volumes have their own viewers.
+
+    Raises:
+        DataError: a record cannot be read or is of another kind.
+    """
+    keys = source.keys()
+    records = [source.read(keys[i]) for i in _spread(len(keys), count)]
+    described = source.describe()
+    names = ", ".join(f"{value} {name}" for name, value in described.get("labels", {}).items())
+    captions = [f"label {record['label']}" if "label" in record else "" for record in records]
+    rows = [Row("Images", _array([record["image"] for record in records]), captions if any(captions) else ())]
+    if all("mask" in record for record in records):
+        rows.append(Row(f"Label maps{': ' + names if names else ''}", _array([record["mask"] for record in records])))
+    return write_sheet(path, f"{described['kind']} {described.get('name', '')}: {len(keys)} records", rows)
+
+
+def _array(pictures: Sequence[np.ndarray]) -> np.ndarray:
+    """Pictures that may differ in size, as an array of objects."""
+    together = np.empty(len(pictures), object)
+    together[:] = list(pictures)
+    return together
 
 
 def write_nearest(path: str | Path, synthetic: np.ndarray, train: np.ndarray, neighbours: Neighbours, count: int = 8) -> Path:

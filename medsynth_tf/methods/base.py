@@ -15,12 +15,13 @@ from medsynth_tf.core.errors import DataError
 from medsynth_tf.data.schema import RecordRequirements
 from medsynth_tf.data.source import Source
 from medsynth_tf.methods.averaging import WeightAverage
+from medsynth_tf.methods.optimisation import Optimisation
 from medsynth_tf.methods.stage import Stage
 
 PRECISION_POLICIES = {"none": "float32", "float16": "mixed_float16", "bfloat16": "mixed_bfloat16"}
 
 
-class Method(tf.keras.Model):
+class Method(Optimisation, tf.keras.Model):
     """Base of all methods.
 
     Subclasses build every variable in their constructor, and define `dataset`, `train_step`, `call`, `signatures` and
@@ -108,37 +109,7 @@ class Method(tf.keras.Model):
             callbacks=callbacks,
         )
 
-    # -- optimisation -------------------------------------------------------------------------------------------------------
-    def make_adam(self, learning_rate: float, beta_1: float, beta_2: float) -> tf.keras.optimizers.Optimizer:
-        """Adam that clips the global norm after summing replicas, as the training configuration asks, with loss scaling for
-        float16."""
-        optimizer = tf.keras.optimizers.Adam(learning_rate, beta_1, beta_2, global_clipnorm=self.config.training.clip_norm)
-        return self.with_loss_scale(optimizer)
-
-    def with_loss_scale(self, optimizer: tf.keras.optimizers.Optimizer) -> tf.keras.optimizers.Optimizer:
-        """The optimiser, wrapped in dynamic loss scaling if the model computes in float16."""
-        scaled = isinstance(optimizer, tf.keras.mixed_precision.LossScaleOptimizer)
-        if self.config.training.mixed_precision == "float16" and not scaled:
-            return tf.keras.mixed_precision.LossScaleOptimizer(optimizer)
-        return optimizer
-
-    def replica_loss(self, loss: tf.Tensor, optimizer: tf.keras.optimizers.Optimizer) -> tf.Tensor:
-        """What a replica differentiates: its mean loss over the number of replicas (their gradients are summed), times the loss
-        scale if there is one."""
-        loss = loss / self.distribute_strategy.num_replicas_in_sync
-        if isinstance(optimizer, tf.keras.mixed_precision.LossScaleOptimizer):
-            loss = optimizer.get_scaled_loss(loss)
-        return loss
-
-    @staticmethod
-    def apply(
-        optimizer: tf.keras.optimizers.Optimizer, gradients: Sequence[tf.Tensor], variables: Sequence[tf.Variable]
-    ) -> None:
-        """Applies the gradients of a `replica_loss`."""
-        if isinstance(optimizer, tf.keras.mixed_precision.LossScaleOptimizer):
-            gradients = optimizer.get_unscaled_gradients(gradients)
-        optimizer.apply_gradients(zip(gradients, variables))
-
+    # -- weights ------------------------------------------------------------------------------------------------------------
     def averaged_weights(self) -> contextlib.AbstractContextManager[None]:
         """Within the block the model has its averaged weights, if it keeps an average."""
         return self.average.applied() if self.average is not None else contextlib.nullcontext()

@@ -21,6 +21,7 @@ class Stage:
         validation: the validation batches of one pass, or None.
         begin: run before the stage starts or resumes, for example to freeze variables.
         callbacks: Keras callbacks that the stage's schedule needs.
+        preview: pictures of a validation batch while the stage trains, as `Method.preview`, which it replaces; None: that one.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Stage:
     validation: Callable[[], tf.data.Dataset] | None = None
     begin: Callable[[], None] | None = None
     callbacks: Sequence[tf.keras.callbacks.Callback] = ()
+    preview: Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]] | None = None
 
     @property
     def steps(self) -> int:

@@ -132,9 +132,8 @@ def _run_stage(
     bar = ProgressBar(first, stage.steps, stage.name) if progress else None
     look_at = stage.validation or (lambda: stage.batches(0))
     grids = folder if chief else None  # every worker draws, since reading some variables is a meeting of all; one writes
-    own.append(
-        Pictures(first, grids, stage.name, lambda: next(iter(look_at())), model.preview, training.image_steps, stage.steps)
-    )
+    preview = stage.preview or model.preview
+    own.append(Pictures(first, grids, stage.name, lambda: next(iter(look_at())), preview, training.image_steps, stage.steps))
     if chief:
         own.append(History(first, folder, stage.name))
     if bar is not None:

@@ -35,6 +35,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     _add_listening(parser)
     _add_models(parser)
     _add_running(parser)
+    _add_fixed(parser)
     flags = parser.parse_args(argv)
     if flags.rest_api_port and flags.rest_api_port == flags.port:
         parser.error("--rest_api_port cannot be same as --port")
@@ -100,6 +101,23 @@ def _add_models(parser: argparse.ArgumentParser) -> None:
         help="times a version that does not load is tried again unchanged; a changed one always is (default: 0)",
     )
     add("--load_retry_interval_micros", type=_whole(0), default=60_000_000, help="between those tries (default: a minute)")
+    add(
+        "--num_load_threads",
+        type=_whole(0),
+        default=0,
+        help="models looked at and loaded at the same time (default: one by one)",
+    )
+    add(
+        "--num_unload_threads",
+        type=_whole(0),
+        default=0,
+        help="versions unloaded at the same time; 0: all at once (default: 0)",
+    )
+    add(
+        "--flush_filesystem_caches",
+        **_switch(True),
+        help="give the pages of a version's files back to the system once it is loaded (default: true)",
+    )
     add("--saved_model_tags", type=_list, default=[tf.saved_model.SERVING], help="tags of the graph to load (default: serve)")
     add("--enable_model_warmup", **_switch(True), help="replay recorded requests when a version loads (default: true)")
     add("--num_request_iterations_for_warmup", type=_whole(1), default=1, help="times each of them is replayed (default: 1)")
@@ -115,12 +133,35 @@ def _add_running(parser: argparse.ArgumentParser) -> None:
     add("--tensorflow_session_parallelism", type=_whole(0), default=0, help=threads.format("intra-op and inter-op"))
     add("--tensorflow_intra_op_parallelism", type=_whole(0), default=0, help=threads.format("intra-op"))
     add("--tensorflow_inter_op_parallelism", type=_whole(0), default=0, help=threads.format("inter-op"))
+    add("--tensorflow_session_config_file", default="", help="text-format ConfigProto that sessions are made with")
+    add("--xla_cpu_compilation_enabled", **_switch(False), help="compile graphs with XLA, on CPUs too (default: false)")
     add("--per_process_gpu_memory_fraction", type=_fraction, default=0.0, help="share of a GPU's memory to take; 0: as needed")
     add(
         "--enable_signature_method_name_check",
         **_switch(False),
         help="Classify and Regress want signatures that name that method (default: false)",
     )
+
+
+def _add_fixed(parser: argparse.ArgumentParser) -> None:
+    """Flags of the binary that command lines carry over with the one value that this server runs with."""
+    add = parser.add_argument_group("flags with one value, for command lines of the binary").add_argument
+    add("--enable_profiler", type=_only("false", "a profiler writes where its client says"))
+    add(
+        "--use_alts_credentials",
+        type=_only("false", "ALTS is for Google Cloud; see --ssl_config_file"),
+        nargs="?",
+        const="true",
+    )
+    add(
+        "--remove_unused_fields_from_bundle_metagraph",
+        type=_only("true", "nothing of the MetaGraph but its signatures is kept"),
+        nargs="?",
+        const="true",
+    )
+    instead = "give --tensorflow_session_config_file, --batching_parameters_file and --saved_model_tags, which say the same"
+    add("--platform_config_file", type=_only("", instead))
+    add("--thread_pool_factory_config_file", type=_only("", "see --tensorflow_intra_op_parallelism and its neighbours"))
 
 
 def model_config(flags: argparse.Namespace) -> ModelServerConfig:
@@ -177,12 +218,16 @@ def metrics_path(flags: argparse.Namespace) -> str:
     return config.prometheus_config.path or metrics.PATH
 
 
-def session_threads(flags: argparse.Namespace) -> dict[str, int]:
-    """The sizes of TensorFlow's pools, as Loader takes them.
+def session_config(flags: argparse.Namespace) -> tf.compat.v1.ConfigProto:
+    """What sessions are made with: the file, and the flags over it.
 
     Raises:
-        ConfigError: --tensorflow_session_parallelism together with those for one pool.
+        ConfigError: the file cannot be read, or --tensorflow_session_parallelism stands with those for one pool.
     """
+    config = tf.compat.v1.ConfigProto(allow_soft_placement=True)
+    config.gpu_options.allow_growth = True  # the new version loads beside the old one
+    if flags.tensorflow_session_config_file:
+        protos.read_text(flags.tensorflow_session_config_file, config, "tensorflow_session_config_file")
     both, intra, inter = (
         flags.tensorflow_session_parallelism,
         flags.tensorflow_intra_op_parallelism,
@@ -192,7 +237,18 @@ def session_threads(flags: argparse.Namespace) -> dict[str, int]:
         raise ConfigError(
             "give --tensorflow_session_parallelism, or --tensorflow_intra_op_parallelism and --tensorflow_inter_op_parallelism"
         )
-    return {"intra_op_threads": both or intra, "inter_op_threads": both or inter}
+    if both or intra:
+        config.intra_op_parallelism_threads = both or intra
+    if both or inter:
+        config.inter_op_parallelism_threads = both or inter
+    if flags.per_process_gpu_memory_fraction:
+        config.gpu_options.allow_growth = False
+        config.gpu_options.per_process_gpu_memory_fraction = flags.per_process_gpu_memory_fraction
+    if flags.xla_cpu_compilation_enabled:
+        options = config.graph_options.optimizer_options
+        options.global_jit_level = tf.compat.v1.OptimizerOptions.ON_1
+        options.cpu_global_jit = True
+    return config
 
 
 def _switch(default: bool) -> dict[str, Any]:
@@ -204,6 +260,18 @@ def _boolean(text: str) -> bool:
     if text.lower() not in ("true", "false", "1", "0"):
         raise argparse.ArgumentTypeError(f"{text} must be true or false")
     return text.lower() in ("true", "1")
+
+
+def _only(value: str, reason: str) -> Callable[[str], str]:
+    """Takes the one value; any other is refused with the reason."""
+
+    def convert(text: str) -> str:
+        given = {"1": "true", "0": "false"}.get(text, text).lower()
+        if given != value:
+            raise argparse.ArgumentTypeError(f"'{text}' is not for this server, which takes '{value}' only: {reason}")
+        return given
+
+    return convert
 
 
 def _list(text: str) -> list[str]:

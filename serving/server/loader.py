@@ -9,7 +9,7 @@ from pathlib import Path
 import tensorflow as tf
 
 from medsynth_tf.core.card import ModelCard
-from serving.server import tflite
+from serving.server import storage, tflite
 from serving.server.batching import Batcher
 from serving.server.metrics import Metrics
 from serving.server.servable import SavedModelServable, Servable
@@ -22,22 +22,23 @@ class Loader:
 
     Attributes:
         tags: of the MetaGraph to load.
-        intra_op_threads, inter_op_threads: of TensorFlow's pools; 0: as many as there are cores.
-        gpu_memory_fraction: of a GPU's memory to take at the start; 0: what is needed, as it is.
+        session_config: what sessions are made with; TFLite takes the number of its threads from it.
         warmup: replay the recorded requests; `warmup_iterations` times each.
         prefer_tflite: take `model.tflite` where there is one, in `interpreters` interpreters.
+        flush_caches: after loading, let the system take back the memory in which it holds the files.
     """
 
     metrics: Metrics = dataclasses.field(default_factory=Metrics)
     batcher: Batcher | None = None
     tags: tuple[str, ...] = (tf.saved_model.SERVING,)
-    intra_op_threads: int = 0
-    inter_op_threads: int = 0
-    gpu_memory_fraction: float = 0.0
+    session_config: tf.compat.v1.ConfigProto = dataclasses.field(
+        default_factory=lambda: tf.compat.v1.ConfigProto(allow_soft_placement=True)
+    )
     warmup: bool = True
     warmup_iterations: int = 1
     prefer_tflite: bool = False
     interpreters: int = 1
+    flush_caches: bool = True
 
     def __call__(self, name: str, version: int, path: Path) -> Servable:
         """The version in the folder `path`, ready to answer.
@@ -54,6 +55,8 @@ class Loader:
             raise
         self.metrics.load_attempts.add(str(path), "success")
         self.metrics.load_latency.add(str(path), amount=round(1e6 * (time.perf_counter() - started)))
+        if self.flush_caches:
+            storage.flush_caches(path)
         if self.warmup:
             self._warm_up(servable, path)
         return servable
@@ -68,7 +71,7 @@ class Loader:
                 version,
                 path,
                 interpreters=self.interpreters,
-                threads=self.intra_op_threads or 1,
+                threads=self.session_config.intra_op_parallelism_threads or 1,
                 metrics=self.metrics,
                 batcher=self.batcher,
             )
@@ -77,22 +80,10 @@ class Loader:
             version,
             path,
             tags=self.tags,
-            session_config=self._session_config(),
+            session_config=self.session_config,
             metrics=self.metrics,
             batcher=self.batcher,
         )
-
-    def _session_config(self) -> tf.compat.v1.ConfigProto:
-        config = tf.compat.v1.ConfigProto(
-            allow_soft_placement=True,
-            intra_op_parallelism_threads=self.intra_op_threads,
-            inter_op_parallelism_threads=self.inter_op_threads,
-        )
-        if self.gpu_memory_fraction:
-            config.gpu_options.per_process_gpu_memory_fraction = self.gpu_memory_fraction
-        else:
-            config.gpu_options.allow_growth = True  # the new version loads beside the old one
-        return config
 
     def _warm_up(self, servable: Servable, path: Path) -> None:
         started = time.perf_counter()

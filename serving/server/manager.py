@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent import futures
 from pathlib import Path
 
 import tensorflow as tf
@@ -67,18 +68,23 @@ class Manager:
         version_files: Sequence[str] = storage.SAVED_MODEL_FILES,
         load_retries: int = 0,
         retry_seconds: float = 60.0,
+        load_threads: int = 0,
+        unload_threads: int = 0,
     ):
         """`poll_seconds` 0: look at the folders once, when configured. `load` makes a servable of (name, version, path).
 
         `allow_labels_for_unavailable`: a label may be given to a version that is not loaded yet.
         `version_files`: what makes a numbered folder a version, any of them. `load_retries`: how often a version that does not
-        load is tried again though its files are the same, each time after `retry_seconds`.
+        load is tried again though its files are the same, each time after `retry_seconds`. `load_threads`: models that are looked
+        at and loaded at the same time; 0: one after the other. `unload_threads`: versions unloaded at the same time; 0: all.
         """
         self._poll_seconds = poll_seconds
         self._load = load or Loader()
         self._version_files = version_files
         self._load_retries = load_retries
         self._retry_seconds = retry_seconds
+        self._load_threads = load_threads
+        self._unloading = threading.BoundedSemaphore(unload_threads) if unload_threads else contextlib.nullcontext()
         self._allow_labels_for_unavailable = allow_labels_for_unavailable
         self._models: dict[str, Model] = {}
         self._changed = threading.Condition()  # guards every Version and the table of models
@@ -146,8 +152,13 @@ class Manager:
     def reconcile(self) -> None:
         """One pass over all models: find versions, load the wanted, then unload the unwanted."""
         with self._reconciling:
-            for model in list(self._models.values()):
-                self._reconcile_model(model)
+            models = list(self._models.values())
+            if self._load_threads < 2 or len(models) < 2:
+                for model in models:
+                    self._reconcile_model(model)
+                return
+            with futures.ThreadPoolExecutor(self._load_threads, thread_name_prefix="load") as pool:
+                list(pool.map(self._reconcile_model, models))  # what one raises is raised here
 
     def _reconcile_model(self, model: Model) -> None:
         config, wanted = model.config, {}
@@ -207,6 +218,10 @@ class Manager:
         log.info("serving {name: %s version: %d}", name, version.number)
 
     def _unload(self, version: Version) -> None:
+        with self._unloading:
+            self._close(version)
+
+    def _close(self, version: Version) -> None:
         with self._changed:
             if version.state != State.AVAILABLE or version.servable is None:
                 return

@@ -49,6 +49,8 @@ class ModelServer:
             allow_labels_for_unavailable=flags.allow_version_labels_for_unavailable_models,
             load_retries=flags.max_num_load_retries,
             retry_seconds=flags.load_retry_interval_micros / 1e6,
+            load_threads=flags.num_load_threads,
+            unload_threads=flags.num_unload_threads,
             version_files=(*storage.SAVED_MODEL_FILES, *([tflite.FILE] if flags.prefer_tflite_model else [])),
         )
         inference = Inference(self.manager, self.metrics, flags.enable_signature_method_name_check)
@@ -134,12 +136,12 @@ def _loader(flags: argparse.Namespace, metrics: Metrics, options: BatchingOption
         metrics=metrics,
         batcher=batcher,
         tags=tuple(flags.saved_model_tags),
-        gpu_memory_fraction=flags.per_process_gpu_memory_fraction,
         warmup=flags.enable_model_warmup,
         warmup_iterations=flags.num_request_iterations_for_warmup,
         prefer_tflite=flags.prefer_tflite_model,
         interpreters=flags.num_tflite_interpreters_per_pool,
-        **server_flags.session_threads(flags),
+        session_config=server_flags.session_config(flags),
+        flush_caches=flags.flush_filesystem_caches,
     )
 
 

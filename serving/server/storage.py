@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -46,3 +47,17 @@ def stamp(path: Path) -> frozenset[tuple[str, int, int]]:
             continue
         found.append((str(file.relative_to(path)), info.st_size, info.st_mtime_ns))
     return frozenset(found)
+
+
+def flush_caches(path: Path) -> None:
+    """Tells the system that the version's files are read: it may take back the memory in which it holds their pages."""
+    for file in path.rglob("*"):
+        if file.is_file():
+            try:
+                handle = os.open(file, os.O_RDONLY)
+            except OSError:  # removed, or closed to us, since it was loaded: there is nothing to give back
+                continue
+            try:
+                os.posix_fadvise(handle, 0, 0, os.POSIX_FADV_DONTNEED)
+            finally:
+                os.close(handle)

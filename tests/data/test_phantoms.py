@@ -192,3 +192,47 @@ def test_hundred_images_take_no_more_than_five_seconds_of_the_processor():
     for key in keys:
         source.read(key)
     assert time.process_time() - start < 5.0  # 0.6 s measured
+
+
+def test_structures_join_the_lesion_map_and_the_vessels():
+    maps = {}
+    for labels in ("structures", "lesions"):
+        source = PhantomSource("fundus", 12, size=128, labels=labels)
+        maps[labels] = np.stack([source.read(key)["mask"] for key in source.keys()])
+    structures, lesions = maps["structures"], maps["lesions"]
+    for code, lesion in ((3, les.MA), (4, les.HE), (5, les.EX), (6, les.SE)):
+        np.testing.assert_array_equal(structures == code, lesions == lesion)
+    assert (structures[np.isin(lesions, [les.NV, les.IRMA])] == 1).all()
+    disc = lesions == les.OD
+    assert np.isin(structures[disc], [1, 2]).all()
+    assert 0.3 < (structures[disc] == 2).mean() < 0.9  # vessels leave it in a bundle, and cover much of it at this size
+    np.testing.assert_array_equal(structures == 255, lesions == 255)
+
+
+def test_myopic_eyes_have_a_pale_crescent_at_the_disc():
+    source = PhantomSource("fundus", 40, size=128, labels="myopia", seed=4)
+    keys = source.keys()
+    myopic = [key for key in keys if key.label == 1]
+    assert 0.4 < len(myopic) / len(keys) < 0.8
+    brighter = []
+    for key in keys:
+        record = source.read(key)
+        mask, green = record["mask"], record["image"][..., 1].astype(float)
+        assert set(np.unique(mask)) == ({0, 1, 2, 255} if key.label else {0, 1, 255})
+        if key.label:
+            atrophy = mask == 2
+            touches = ndimage.binary_dilation(mask == 1) & atrophy
+            assert touches.any()
+            _, parts = ndimage.label(atrophy, np.ones((3, 3)))
+            assert parts <= 2  # a crescent, or a ring that the disc cuts in two
+            ring = ndimage.binary_dilation(atrophy, iterations=8) & (mask == 0)
+            brighter.append(green[atrophy].mean() - green[ring].mean())
+    assert min(brighter) > 25
+
+
+@pytest.mark.parametrize("labels", ["structures", "myopia"])
+def test_full_size_takes_seconds(labels):
+    source = PhantomSource("fundus", 2, size=1280, labels=labels)
+    record = source.read(source.keys()[0])
+    assert record["image"].shape == (1280, 1280, 3)
+    assert record["mask"].shape == (1280, 1280)

@@ -11,6 +11,7 @@ from medsynth_tf.evaluation.sheets import (
     write_nearest,
     write_real_and_synthetic,
     write_sheet,
+    write_source,
 )
 
 
@@ -74,3 +75,16 @@ def test_what_is_no_image_is_refused_and_nothing_is_left(tmp_path):
     with pytest.raises(DataError, match="expected uint8"):
         write_sheet(tmp_path / "sheet.png", "T", [Row("R", np.zeros((1, 8, 8, 3), np.float32))])
     assert not list(tmp_path.iterdir())
+
+
+def test_a_source_is_drawn_with_its_maps_and_classes(tmp_path):
+    from medsynth_tf.data.phantoms import PhantomSource
+
+    path = write_source(tmp_path / "sheet.png", PhantomSource("fundus", 6, size=48, labels="myopia"), count=3)
+    with Image.open(path) as picture:
+        pixels = np.asarray(picture.convert("RGB"))
+    tile = 96
+    assert pixels.shape[1] >= 3 * tile
+    assert pixels.shape[0] > 2 * tile
+    for colour in (colour_map(np.array([[code]], np.uint8))[0, 0] for code in (0, 1)):  # retina and disc of the label maps
+        assert (pixels == colour).all(-1).any()

@@ -227,3 +227,38 @@ def test_a_version_that_does_not_load_is_tried_again_as_often_as_allowed(tmp_pat
     manager.reconcile()
     assert attempts == [1, 1]
     manager.stop()
+
+
+def test_load_threads_load_models_together_and_unload_threads_bound_unloading(tmp_path):
+    together = threading.Barrier(3, timeout=10)  # breaks unless three loads run at the same time
+    running, most, guard = [0], [0], threading.Lock()
+
+    class Servable(FakeServable):
+        def __init__(self, *args):
+            super().__init__(*args)
+            together.wait()
+
+        def close(self):
+            with guard:
+                running[0] += 1
+                most[0] = max(most[0], running[0])
+            threading.Event().wait(0.05)
+            with guard:
+                running[0] -= 1
+
+    listed = []
+    for name in "abc":
+        _version(tmp_path / name, 1)
+        listed.append(f'config {{ name: "{name}" base_path: "{tmp_path / name}" model_platform: "tensorflow" }}')
+    manager = Manager(poll_seconds=0, load=Servable, load_threads=3, unload_threads=1)
+    manager.configure(text_format.Parse(f"model_config_list {{ {' '.join(listed)} }}", ModelServerConfig()))
+    assert all(_states(manager, name) == {1: "AVAILABLE"} for name in "abc")
+    manager.configure(text_format.Parse("model_config_list { }", ModelServerConfig()))
+    for name in "abc":
+        for _ in range(500):
+            if _states(manager, name) == {1: "END"}:
+                break
+            threading.Event().wait(0.01)
+        assert _states(manager, name) == {1: "END"}
+    assert most[0] == 1
+    manager.stop()

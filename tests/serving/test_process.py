@@ -13,10 +13,10 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from medsynth_tf.core.errors import ConfigError, ServingError
 from serving.client import Client
-from serving.server.flags import batching_options, metrics_path, parse, session_threads
+from serving.server.flags import batching_options, metrics_path, parse, session_config
 from serving.server.process import ModelServer
 from tests.serving.conftest import free_port, local_server
-from tests.serving.models import save_tf1, save_tflite
+from tests.serving.models import save_tf1, save_tf2, save_tflite
 
 ONE = {"x": np.array([1.0, 30.0], np.float32)}
 
@@ -160,7 +160,7 @@ def test_flags_that_contradict_each_other(tmp_path):
     with pytest.raises(ConfigError, match="No such file"):
         batching_options(parse(["--enable_batching", f"--batching_parameters_file={tmp_path}/x"]))
     with pytest.raises(ConfigError, match="tensorflow_session_parallelism"):
-        session_threads(parse(["--tensorflow_session_parallelism=1", "--tensorflow_intra_op_parallelism=2"]))
+        session_config(parse(["--tensorflow_session_parallelism=1", "--tensorflow_intra_op_parallelism=2"]))
     (tmp_path / "monitoring").write_text("prometheus_config { enable: true, path: '/m' }")
     flag = f"--monitoring_config_file={tmp_path}/monitoring"
     with pytest.raises(ConfigError, match="needs --rest_api_port"):
@@ -184,4 +184,42 @@ def test_defaults_are_the_binarys():
     assert (flags.port, flags.rest_api_port, flags.rest_api_timeout_in_ms) == (8500, 0, 30000)
     assert (flags.model_name, flags.file_system_poll_wait_seconds, flags.saved_model_tags) == ("default", 1.0, ["serve"])
     assert (flags.enable_batching, flags.enable_model_warmup, flags.prefer_tflite_model) == (False, True, False)
-    assert session_threads(parse(["--tensorflow_session_parallelism=3"])) == {"intra_op_threads": 3, "inter_op_threads": 3}
+    assert (flags.num_load_threads, flags.num_unload_threads, flags.flush_filesystem_caches) == (0, 0, True)
+    session = session_config(parse(["--tensorflow_session_parallelism=3"]))
+    assert (session.intra_op_parallelism_threads, session.inter_op_parallelism_threads) == (3, 3)
+
+
+def test_session_configuration_comes_from_its_file_and_flags_win(tmp_path):
+    (tmp_path / "session").write_text(
+        "intra_op_parallelism_threads: 5 inter_op_parallelism_threads: 6 log_device_placement: true"
+    )
+    flag = f"--tensorflow_session_config_file={tmp_path}/session"
+    session = session_config(parse([flag, "--tensorflow_inter_op_parallelism=2"]))
+    assert (session.intra_op_parallelism_threads, session.inter_op_parallelism_threads) == (5, 2)
+    assert session.log_device_placement
+    assert session.allow_soft_placement
+    assert not session.graph_options.optimizer_options.cpu_global_jit
+    assert session_config(parse(["--xla_cpu_compilation_enabled"])).graph_options.optimizer_options.cpu_global_jit
+    fraction = session_config(parse(["--per_process_gpu_memory_fraction=0.4"])).gpu_options
+    assert fraction.per_process_gpu_memory_fraction == pytest.approx(0.4)
+    assert not fraction.allow_growth
+    (tmp_path / "session").write_text("intra_op: 5")
+    with pytest.raises(ConfigError, match="Invalid protobuf file"):
+        session_config(parse([flag]))
+
+
+def test_xla_and_a_session_file_serve_the_same_answers(tmp_path):
+    save_tf2(tmp_path / "m" / "1")
+    (tmp_path / "session").write_text("intra_op_parallelism_threads: 1")
+    flags = ("--model_name=m", f"--model_base_path={tmp_path}/m", f"--tensorflow_session_config_file={tmp_path}/session")
+    with local_server(*flags, "--xla_cpu_compilation_enabled") as server, Client(server.address) as client:
+        np.testing.assert_allclose(client.predict("m", ONE)["y"], ONE["x"] / 2 + 2)
+
+
+def test_flags_of_the_binary_with_one_value_here(capsys):
+    flags = parse(["--enable_profiler=false", "--remove_unused_fields_from_bundle_metagraph", "--use_alts_credentials=0"])
+    assert flags.enable_profiler == "false"
+    for given in ("--enable_profiler=true", "--platform_config_file=x", "--remove_unused_fields_from_bundle_metagraph=false"):
+        with pytest.raises(SystemExit):
+            parse([given])
+        assert "is not for this server" in capsys.readouterr().err

@@ -16,8 +16,10 @@ from PIL import Image, ImageDraw, ImageFilter
 from medsynth_tf.core.seeds import numpy_generator
 from medsynth_tf.core.settings import Settings, setting
 from medsynth_tf.data.phantoms import lesions as les
+from medsynth_tf.data.phantoms import myopia
 from medsynth_tf.data.phantoms.vessels import VesselTree, grow_tree
 
+MYOPIC = 0.6  # share of patients with pathological myopia, with `labels=myopia`
 FIELD = 0.96  # diameter of the field of view over the image's side
 _OVERSAMPLING = 2  # lines and outlines are drawn this much larger, then averaged, for smooth edges
 
@@ -33,6 +35,19 @@ _LESION_LABELS = {
     "outside": les.BACKGROUND,
 }
 _VESSEL_LABELS = {"retina": 0, "vessel": 1, "bright lesion": 2, "outside": 255}
+_STRUCTURE_LABELS = {
+    "retina": 0,
+    "vessel": 1,
+    "optic disc": 2,
+    "microaneurysm": 3,
+    "haemorrhage": 4,
+    "hard exudate": 5,
+    "soft exudate": 6,
+    "outside": 255,
+}
+_MYOPIA_LABELS = {"retina": 0, "optic disc": 1, "atrophy": 2, "outside": 255}
+_LABELS = {"lesions": _LESION_LABELS, "vessels": _VESSEL_LABELS, "structures": _STRUCTURE_LABELS, "myopia": _MYOPIA_LABELS}
+_STRUCTURE_CODES = {les.MA: 3, les.HE: 4, les.EX: 5, les.SE: 6, les.NV: 1, les.IRMA: 1}  # new vessels and IRMA are vessels
 
 # How much of the background's red, green and blue is left under each dark thing, and the colour of each bright one.
 _DARK: dict[str | int, tuple[float, float, float]] = {
@@ -51,9 +66,10 @@ class FundusOptions(Settings):
 
     size: int = setting(128, help="side of the images in pixels", minimum=32, maximum=4096)
     seed: int = setting(0, help="which series of eyes", minimum=0)
-    labels: Literal["lesions", "vessels"] = setting(
+    labels: Literal["lesions", "vessels", "structures", "myopia"] = setting(
         "lesions",
-        help="label map: disc and lesions as in the semantic_retina paper, or vessels and bright lesions as in the demo",
+        help="label map: disc and lesions as in the semantic_retina paper; vessels and bright lesions as in the demo; vessels, disc "
+        "and lesions; or disc and atrophy of eyes without retinopathy, some of them with pathological myopia",
     )
 
 
@@ -61,19 +77,22 @@ class FundusOptions(Settings):
 class _Eye:
     """Anatomy, in diameters of the field of view around its centre."""
 
-    grade: int
     disc: np.ndarray
     fovea: np.ndarray
     disc_radius: float
     tree: VesselTree
     lesions: list[les.Lesion]
+    atrophy: myopia.Atrophy | None
 
 
 class FundusPhantom:
-    """Two eyes a patient, right then left, of one complexion and of like severity; `label` is the ICDR grade 0 to 4.
+    """Two eyes a patient, right then left, of one complexion and of like severity.
 
-    Label maps: with `labels=lesions` 0 retina, 1 optic disc, 2 microaneurysm, 3 haemorrhage, 4 hard exudate, 5 soft exudate,
-    6 new vessel, 7 IRMA, 255 outside; with `labels=vessels` 0 retina, 1 vessel, 2 bright lesion, 255 outside.
+    `label` is the ICDR grade 0 to 4, or with `labels=myopia` 1 for pathological myopia and 0 for none. Label maps, each with 255
+    outside: with `labels=lesions` 0 retina, 1 optic disc, 2 microaneurysm, 3 haemorrhage, 4 hard exudate, 5 soft exudate,
+    6 new vessel, 7 IRMA; with `labels=vessels` 0 retina, 1 vessel, 2 bright lesion; with `labels=structures` 0 retina, 1 vessel (new
+    ones and IRMA among them), 2 optic disc, 3 microaneurysm, 4 haemorrhage, 5 hard exudate, 6 soft exudate; with `labels=myopia`
+    0 retina, 1 optic disc, 2 atrophy.
     """
 
     options_class = FundusOptions
@@ -86,14 +105,16 @@ class FundusPhantom:
         return index // 2
 
     def label(self, index: int) -> int:
-        """The grade: the patient's, in two of five eyes one up or down."""
+        """The grade: the patient's, in two of five eyes one up or down; with `labels=myopia` whether the patient is myopic."""
+        if self.options.labels == "myopia":
+            return int(numpy_generator(self.options.seed, "fundus/myopia", index // 2).random() < MYOPIC)
         patient_grade = numpy_generator(self.options.seed, "fundus/patient", index // 2).integers(les.GRADES)
         change = numpy_generator(self.options.seed, "fundus/grade", index).choice([0, 0, 0, -1, 1])
         return int(np.clip(patient_grade + change, 0, les.GRADES - 1))
 
     def labels(self) -> dict[str, int]:
         """Names and values of the label map."""
-        return _LESION_LABELS if self.options.labels == "lesions" else _VESSEL_LABELS
+        return _LABELS[self.options.labels]
 
     def draw(self, index: int) -> dict[str, Any]:
         """`image` uint8 [size, size, 3], `mask` uint8 [size, size], `modality` OP."""
@@ -101,9 +122,13 @@ class FundusPhantom:
         size = self.options.size
         veins = _line_coverage(size, eye.tree, eye.tree.veins)
         arteries = _line_coverage(size, eye.tree, ~eye.tree.veins)
+        vessels = np.maximum(veins, arteries) > 0.4
         if self.options.labels == "vessels":
-            vessels = np.maximum(veins, arteries) > 0.4
             mask = _vessel_map(size, eye, vessels)
+        elif self.options.labels == "structures":
+            mask = _structure_map(size, eye, vessels)
+        elif self.options.labels == "myopia":
+            mask = _myopia_map(size, eye)
         else:
             mask = _lesion_map(size, eye)
         return {"image": self._photograph(index, eye, veins, arteries), "mask": mask, "modality": "OP"}
@@ -114,9 +139,14 @@ class FundusPhantom:
         fovea = np.array([-0.03 * side, 0.0]) + rng.normal(0, 0.015, 2)
         disc = fovea + np.array([0.34 * side, -0.02]) + rng.normal(0, 0.012, 2)
         disc_radius = rng.uniform(0.058, 0.072)
-        grade = self.label(index)
+        label = self.label(index)
         tree = grow_tree(rng, disc, fovea, disc_radius)
-        return _Eye(grade, disc, fovea, disc_radius, tree, les.draw_lesions(rng, grade, disc, fovea, disc_radius))
+        lesions, atrophy = [], None
+        if self.options.labels != "myopia":
+            lesions = les.draw_lesions(rng, label, disc, fovea, disc_radius)
+        elif label:
+            atrophy = myopia.draw_atrophy(rng, disc, fovea, disc_radius)
+        return _Eye(disc, fovea, disc_radius, tree, lesions, atrophy)
 
     def _photograph(self, index: int, eye: _Eye, veins: np.ndarray, arteries: np.ndarray) -> np.ndarray:
         size = self.options.size
@@ -135,6 +165,9 @@ class FundusPhantom:
         macula = np.exp(-((x - eye.fovea[0]) ** 2 + (y - eye.fovea[1]) ** 2) / (2 * 0.055**2))
         image *= 1 - macula * _planes(0.22, 0.42, 0.40) * np.float32(rng.uniform(0.7, 1.1))
 
+        if eye.atrophy is not None:  # below the disc and the vessels
+            pale = _step(1 - eye.atrophy.level(x, y), 0.08)
+            _blend(image, pale, _planes(*myopia.COLOUR) * np.float32(rng.uniform(0.85, 1.0)), 0.72)
         distance = _disc_distance(size, eye)
         halo = np.exp(-0.5 * (distance / 1.9) ** 2) * np.float32(rng.uniform(0.10, 0.22))
         image *= 1 + halo * _planes(0.6, 1.0, 0.9)
@@ -264,3 +297,18 @@ def _vessel_map(size: int, eye: _Eye, vessels: np.ndarray) -> np.ndarray:
     # Bright lesions lie over vessels in the photograph, so in the map too.
     painted = np.where((painted == 0) & vessels, np.uint8(_VESSEL_LABELS["vessel"]), painted)
     return np.where(_outside(size), np.uint8(_VESSEL_LABELS["outside"]), painted)
+
+
+def _structure_map(size: int, eye: _Eye, vessels: np.ndarray) -> np.ndarray:
+    canvas = Image.fromarray(np.where(vessels, 1, np.where(_disc_distance(size, eye) <= 1, 2, 0)).astype(np.uint8))
+    _paint(ImageDraw.Draw(canvas), size, eye.lesions, _STRUCTURE_CODES.__getitem__)
+    return np.where(_outside(size), np.uint8(_STRUCTURE_LABELS["outside"]), np.asarray(canvas))
+
+
+def _myopia_map(size: int, eye: _Eye) -> np.ndarray:
+    x, y, _ = _grid(size)
+    mask = np.zeros((size, size), np.uint8)
+    if eye.atrophy is not None:
+        mask[eye.atrophy.level(x, y) <= 1] = _MYOPIA_LABELS["atrophy"]
+    mask[_disc_distance(size, eye) <= 1] = _MYOPIA_LABELS["optic disc"]
+    return np.where(_outside(size), np.uint8(_MYOPIA_LABELS["outside"]), mask)

@@ -74,8 +74,85 @@ class OptimiserConfig(Settings):
 
 
 @dataclasses.dataclass(frozen=True)
+class AugmentationConfig(Settings):
+    """Adaptive augmentation of what stage 1's discriminator sees."""
+
+    enabled: bool = setting(True, help="augment at all")
+    fixed_probability: float | None = setting(None, help="this probability for ever; null: adapt it", minimum=0.0, maximum=1.0)
+    target: float = setting(0.6, help="of E[sign(D(real))], above which the probability rises", minimum=-1.0, maximum=1.0)
+    step: float = setting(0.01, help="by which the probability moves at a discriminator step", above=0.0, maximum=1.0)
+    maximum: float = setting(0.85, help="of the probability", minimum=0.0, maximum=1.0)
+    fill: Literal["background", "reference"] = setting(
+        "background", help="class outside a moved map; reference: class 0, the retina, as the authors' code has it"
+    )
+
+
+@dataclasses.dataclass(frozen=True)
+class LabelGeneratorConfig(Settings):
+    """Stage 1: label maps by grade."""
+
+    enabled: bool = setting(False, help="train stage 1 and serve label maps; the records need grades, or a way to infer them")
+    size: int = setting(256, help="side of the generated maps, which are then enlarged to image_size", minimum=64)
+    grades: int = setting(5, help="number of grades", minimum=1)
+    latent_size: int = setting(128, help="length of z", minimum=1)
+    conditioning: Literal["multiply", "concat"] = setting("multiply", help="how the grade meets z")
+    generator_filters: int = setting(512, help="width of the generator's entry", minimum=2)
+    discriminator_filters: int = setting(8, help="first width of the discriminator, small on purpose", minimum=1)
+    spectral_norm: bool = setting(False, help="normalise the discriminator's kernels")
+    generator_class_loss: float = setting(
+        1.0, help="weight of the generator's class term; 0 as in the authors' code", minimum=0.0
+    )
+    discriminator_steps: int = setting(1, help="per batch", minimum=1)
+    generator_steps: int = setting(2, help="per batch", minimum=1)
+    generator_learning_rate: float = setting(5e-4, above=0.0)
+    discriminator_learning_rate: float = setting(1e-4, above=0.0)
+    beta_1: float = setting(0.5, minimum=0.0, below=1.0)
+    beta_2: float = setting(0.999, minimum=0.0, below=1.0)
+    discriminator_clip_norm: float = setting(0.01, help="largest norm of the discriminator's gradient", above=0.0)
+    augmentation: AugmentationConfig = setting(AugmentationConfig)
+    mask_retina: bool = setting(False, help="sampled maps get an ideal disc for the field of view")
+    batch_size: int = setting(64, minimum=1)
+    epochs: int = setting(1000, minimum=1)
+    steps_per_epoch: int | None = setting(None, help="steps that count as one epoch; default: one pass", minimum=1)
+    grading: Literal["given", "random", "image_model", "label_model"] = setting(
+        "given", help="where grades come from: the records' label, chance, or a classifier of photographs or of label maps"
+    )
+    grading_weights: str | None = setting(
+        None, help="weights of that classifier, as `ImageClassifier.save_weights` writes them"
+    )
+    grading_backbone: Literal["small", "resnet50", "resnet101"] | None = setting(
+        None, help="of that classifier; default: resnet101 for photographs, resnet50 for label maps"
+    )
+
+    def check(self) -> None:
+        """Sizes divide; a classifier has weights."""
+        if self.size % 64:
+            raise ConfigError(f"label_generator.size = {self.size}: must be a multiple of 64")
+        if self.grading.endswith("_model") != (self.grading_weights is not None):
+            raise ConfigError(
+                f"label_generator.grading = '{self.grading}', grading_weights = {self.grading_weights}: "
+                "a classifier needs weights, and weights are for a classifier"
+            )
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmenterConfig(Settings):
+    """Stage 3: the U-Net that is trained on real and synthetic pairs."""
+
+    lesion: str | None = setting(None, help="the one class to find, for example hard_exudate; null: all classes")
+    widths: tuple[int, ...] = setting((64, 128, 256, 512, 512), help="of the U-Net's levels", minimum=1)
+    learning_rate: float = setting(5e-4, above=0.0)
+    momentum: float = setting(0.9, minimum=0.0, below=1.0)
+    weight_decay: float = setting(1e-8, help="added to the gradient, as PyTorch's RMSprop does", minimum=0.0)
+    clip_value: float = setting(0.1, help="largest element of a gradient", above=0.0)
+    batch_size: int = setting(8, minimum=1)
+    epochs: int = setting(200, minimum=1)
+    contrast_normalised: bool = setting(True, help="photographs are contrast-normalised first")
+
+
+@dataclasses.dataclass(frozen=True)
 class SemanticRetinaConfig(MethodConfig):
-    """Label map to fundus photograph."""
+    """Grade to label map to fundus photograph."""
 
     slug: ClassVar[str] = "semantic_retina"
 
@@ -92,6 +169,8 @@ class SemanticRetinaConfig(MethodConfig):
     discriminator: DiscriminatorConfig = setting(DiscriminatorConfig)
     losses: LossConfig = setting(LossConfig)
     optimiser: OptimiserConfig = setting(OptimiserConfig)
+    label_generator: LabelGeneratorConfig = setting(LabelGeneratorConfig)
+    segmenter: SegmenterConfig = setting(SegmenterConfig)
 
     @property
     def label_channels(self) -> int:
@@ -111,5 +190,8 @@ class SemanticRetinaConfig(MethodConfig):
             raise ConfigError(
                 f"instance_label = '{self.instance_label}': must be one of labels {', '.join(self.labels)}, or null"
             )
+        lesion = self.segmenter.lesion
+        if lesion is not None and lesion not in self.labels:
+            raise ConfigError(f"segmenter.lesion = '{lesion}': must be one of labels {', '.join(self.labels)}, or null")
         if self.optimiser.decay_epochs > self.training.epochs:
             raise ConfigError(f"optimiser.decay_epochs = {self.optimiser.decay_epochs}: more than training.epochs")

@@ -1,4 +1,4 @@
-"""Stage 2 of the paper: hard label maps to photographs with SPADE, as one Keras model."""
+"""The method as one Keras model: stage 2, hard label maps to photographs with SPADE; stage 1, the label generator, as a part."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
+from medsynth_tf.core.errors import ConfigError, DataError
 from medsynth_tf.data.schema import RecordRequirements
 from medsynth_tf.data.source import Source
 from medsynth_tf.layers.initializers import layer_seed
@@ -19,8 +20,9 @@ from medsynth_tf.methods.base import Method
 from medsynth_tf.methods.schedules import LinearDecay
 from medsynth_tf.methods.stage import Stage
 from medsynth_tf.methods.translation.semantic_retina.config import SemanticRetinaConfig
-from medsynth_tf.methods.translation.semantic_retina.data import batches
-from medsynth_tf.methods.translation.semantic_retina.sampling import instance_map
+from medsynth_tf.methods.translation.semantic_retina.data import batches, label_batches
+from medsynth_tf.methods.translation.semantic_retina.label_model import LabelGAN
+from medsynth_tf.methods.translation.semantic_retina.sampling import harden, instance_map
 from medsynth_tf.networks.patchgan import MultiscaleDiscriminator
 from medsynth_tf.networks.spade_generator import SPADEGenerator, StyleEncoder
 from medsynth_tf.networks.vgg import VGG19Features, perceptual_loss
@@ -73,6 +75,7 @@ class SemanticRetina(Method):
                 seed=layer_seed(seed, "encoder"),
                 name="encoder",
             )
+        self.label_gan = LabelGAN(config, name="label_gan") if config.label_generator.enabled else None
         self.perceptual_network = None
         if config.losses.perceptual > 0 and config.losses.perceptual_weights is not None:
             self.perceptual_network = VGG19Features(config.losses.perceptual_weights, name="perceptual_network")
@@ -128,11 +131,17 @@ class SemanticRetina(Method):
 
     @classmethod
     def record_requirements(cls, config: SemanticRetinaConfig) -> RecordRequirements:
-        """8-bit photographs with a label map of the configured classes."""
-        return RecordRequirements(names=("mask",), mask_codes=len(config.labels) - 1)
+        """8-bit photographs with a label map of the configured classes; with stage 1 also their grade, unless it is inferred."""
+        stage_1 = config.label_generator
+        graded = stage_1.enabled and stage_1.grading == "given"
+        return RecordRequirements(
+            names=("mask", "label") if graded else ("mask",),
+            mask_codes=len(config.labels) - 1,
+            labels=stage_1.grades if graded else None,
+        )
 
     def stages(self, source: Source) -> list[Stage]:
-        """The translation stage, with SPADE's learning-rate schedule."""
+        """Label maps, if stage 1 is enabled; then translation, with SPADE's learning-rate schedule."""
         rates = self.config.optimiser
         decay = LinearDecay(
             [
@@ -142,7 +151,25 @@ class SemanticRetina(Method):
             self.config.training.epochs,
             rates.decay_epochs,
         )
-        return [self.stage("translation", source, callbacks=[decay] if rates.decay_epochs else [])]
+        translation = self.stage("translation", source, callbacks=[decay] if rates.decay_epochs else [])
+        return [translation] if self.label_gan is None else [self._label_stage(self.label_gan, source), translation]
+
+    def _label_stage(self, label_gan: LabelGAN, source: Source) -> Stage:
+        config, settings = self.config, self.config.label_generator
+        available = len(source.split("train", config.data.split_fractions, config.seed))
+        if available < settings.batch_size:
+            raise DataError(
+                f"the training split holds {available} records, less than one batch (label_generator.batch_size = "
+                f"{settings.batch_size})"
+            )
+        return Stage(
+            name="labels",
+            model=label_gan,
+            epochs=settings.epochs,
+            steps_per_epoch=settings.steps_per_epoch or available // settings.batch_size,
+            batches=lambda first_step: label_batches(source, config, "train", config.seed, first_step, None, training=True),
+            preview=self.preview_labels,
+        )
 
     def compile(
         self,
@@ -164,6 +191,8 @@ class SemanticRetina(Method):
         self.discriminator_optimizer = self.with_loss_scale(
             discriminator_optimizer or self.make_adam(rates.discriminator_learning_rate, rates.beta_1, rates.beta_2)
         )
+        if self.label_gan is not None:
+            self.label_gan.compile()
         kwargs.setdefault("jit_compile", self.config.training.jit_compile)
         super().compile(optimizer=self.generator_optimizer, **kwargs)
         self.generator_optimizer.build(self.generator_variables)
@@ -250,6 +279,13 @@ class SemanticRetina(Method):
         }
         return tf.add_n([weight_of[name] * loss for name, loss in losses.items() if name in weight_of])
 
+    def sample_labels(self, grade: tf.Tensor, seeds: tf.Tensor) -> tf.Tensor:
+        """Hard label maps uint8 [B, S, S] of the grades int32 [B]; stage 1 must be enabled."""
+        if self.label_gan is None:
+            raise ConfigError("label maps cannot be sampled: label_generator.enabled is false")
+        soft = self.label_gan({"grade": grade, "seed": seeds})
+        return harden(soft, self.config.image_size, self.config.label_generator.mask_retina)
+
     # -- Keras steps --------------------------------------------------------------------------------------------------------
     def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """One step of both players; returns the running means of the losses.
@@ -285,7 +321,8 @@ class SemanticRetina(Method):
     # -- serving and pictures -----------------------------------------------------------------------------------------------
     def signatures(self) -> dict[str, Any]:
         """`serving_default`: label_map uint8 [B, S, S], seed int64 [B] → image uint8 [B, S, S, 3]. With the style encoder also
-        `restyle`: label_map, style_image uint8 [B, S, S, 3] → image in the style of the other photograph."""
+        `restyle`: label_map, style_image uint8 [B, S, S, 3] → image in the style of the other photograph. With stage 1 also
+        `generate`: grade int32 [B], seed → label_map, image and, with `instance_label`, instance_map uint8 [B, S, S]."""
         size, channels = self.config.image_size, self.config.label_channels
         maps = tf.TensorSpec([None, size, size], tf.uint8, name="label_map")
 
@@ -312,6 +349,28 @@ class SemanticRetina(Method):
 
             image = tf.TensorSpec([None, size, size, 3], tf.uint8, name="style_image")
             signatures["restyle"] = tf.function(restyle, input_signature=[maps, image])
+        if self.label_gan is not None:
+
+            def generate(grade: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
+                grades = self.config.label_generator.grades
+                message = f"grade: must be 0 … {grades - 1}"
+                batch = tf.shape(grade)[0]
+                checks = [
+                    tf.debugging.assert_positive(batch, "grade: the batch is empty"),
+                    tf.debugging.assert_equal(batch, tf.shape(seed)[0], "grade and seed differ in batch size"),
+                    tf.debugging.assert_non_negative(grade, message),
+                    tf.debugging.assert_less(grade, grades, message),
+                ]
+                with tf.control_dependencies(checks):  # else the embedding may fail first, in words of its own
+                    grade = tf.identity(grade)
+                label_map = self.sample_labels(grade, seed)
+                answer = {"label_map": label_map, "image": to_pixels(self({"label_map": label_map, "seed": seed}))}
+                if self.edge_code is not None:
+                    answer["instance_map"] = instance_map(label_map, self.edge_code)
+                return answer
+
+            grades = tf.TensorSpec([None], tf.int32, name="grade")
+            signatures["generate"] = tf.function(generate, input_signature=[grades, seeds])
         return signatures
 
     def example_inputs(self) -> dict[str, dict[str, np.ndarray]]:
@@ -323,16 +382,27 @@ class SemanticRetina(Method):
         }
         if self.encoder is not None:
             examples["restyle"] = {"label_map": label_map, "style_image": np.full([1, size, size, 3], 128, np.uint8)}
+        if self.label_gan is not None:
+            examples["generate"] = {"grade": np.zeros([1], np.int32), "seed": np.zeros([1], np.int64)}
         return examples
 
     def preview(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Label map, synthetic and real photograph, each uint8 [B, S, S, 1 or 3]."""
-        grey = tf.cast(batch["label_map"], tf.int32)
-        step = 200 // max(1, len(self.config.labels))
-        grey = tf.where(grey == label_ops.BACKGROUND, 0, 55 + grey * step)
         with self.averaged_weights():
             image = to_pixels(self(batch))
-        return {"label map": tf.cast(grey, tf.uint8)[..., tf.newaxis], "synthetic": image, "real": batch["image"]}
+        return {"label map": self._grey(batch["label_map"]), "synthetic": image, "real": batch["image"]}
+
+    def preview_labels(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Real label maps beside sampled ones of the same grades, each uint8 [B, s, s, 1]."""
+        assert self.label_gan is not None
+        soft = self.label_gan({"grade": batch["grade"], "seed": batch["seed"]})
+        return {"real": self._grey(batch["label_map"]), "sampled": self._grey(harden(soft, self.config.label_generator.size))}
+
+    def _grey(self, label_map: tf.Tensor) -> tf.Tensor:
+        """Codes as grey values, the background black: uint8 [B, S, S, 1]."""
+        codes = tf.cast(label_map, tf.int32)
+        step = 200 // max(1, len(self.config.labels))
+        return tf.cast(tf.where(codes == label_ops.BACKGROUND, 0, 55 + codes * step), tf.uint8)[..., tf.newaxis]
 
 
 def _halved(outputs: list[list[tf.Tensor]]) -> list[list[tuple[tf.Tensor, tf.Tensor]]]:

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 import tensorflow as tf
 
+from medsynth_tf.core.errors import DataError
+from medsynth_tf.core.seeds import numpy_generator
 from medsynth_tf.ops.labels import BACKGROUND
 
 RETINA = 0
@@ -40,3 +45,33 @@ def disc(size: int) -> tf.Tensor:
 def instance_map(label_map: tf.Tensor, code: int) -> tf.Tensor:
     """uint8, 1 where the label map has `code` (the optic disc), else 0."""
     return tf.cast(label_map == tf.cast(code, label_map.dtype), tf.uint8)
+
+
+def copy_paste(label_maps: np.ndarray, grades: np.ndarray, grade: int, order: Sequence[int], seed: int) -> np.ndarray:
+    """The baseline to the label generator: each class of a map is copied from another real map of the same grade.
+
+    Over an ideal disc of retina; one source is drawn for each class, classes are painted in `order`.
+
+    Args:
+        label_maps: uint8 [N, S, S].
+        grades: int [N], of the maps.
+        grade: asked for.
+        order: codes of the classes in painting order; retina and background, which the disc gives, are passed over.
+        seed: of the draw.
+
+    Returns:
+        uint8 [S, S].
+
+    Raises:
+        DataError: no map has that grade.
+    """
+    candidates = np.flatnonzero(np.asarray(grades) == grade)
+    if not len(candidates):
+        raise DataError(f"copy-paste: none of the {len(label_maps)} label maps has grade {grade}")
+    result = np.where(disc(label_maps.shape[1]).numpy(), np.uint8(RETINA), np.uint8(BACKGROUND))
+    rng = numpy_generator(seed, "copy_paste", grade)
+    for code in order:
+        source = label_maps[rng.choice(candidates)]
+        if code not in (RETINA, BACKGROUND):
+            result[source == code] = code
+    return result

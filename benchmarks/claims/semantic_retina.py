@@ -1,0 +1,360 @@
+"""The claim of semantic_retina: SPADE keeps the label in the image, and the pairs it makes add to few real ones.
+
+On `phantom:exudates` (48×48), six real pairs. SPADE blocks, and a network that sees the label map only at its input, learn to
+translate maps; a judge, trained on 240 other pairs, looks for the exudates that were asked for; U-Nets learn from real and synthetic
+pairs together and are tested on 100 real ones. A second experiment gates stage 1: a grader of label maps must recognise the grades that
+maps were sampled for, with the generator's class term, and must not without it.
+
+    python -m benchmarks.claims.semantic_retina --seeds 0 1 2
+
+Prints each seed's figures and writes them to `benchmarks/claims/results/semantic_retina.json`; exits with 1 if a claim does not hold.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+from PIL import Image
+
+import medsynth_tf as ms
+from medsynth_tf.core.files import replacing_file, write_text
+from medsynth_tf.core.seeds import derive_seed, numpy_generator
+from medsynth_tf.data.phantoms import PhantomSource
+from medsynth_tf.layers.initializers import layer_seed
+from medsynth_tf.layers.normalization import BatchNormalization
+from medsynth_tf.layers.spade import SPADEResidualBlock
+from medsynth_tf.losses.adversarial import feature_matching, hinge_discriminator, hinge_generator
+from medsynth_tf.losses.classification import cross_entropy
+from medsynth_tf.methods.translation.semantic_retina.label_model import LabelGAN
+from medsynth_tf.methods.translation.semantic_retina.sampling import harden
+from medsynth_tf.metrics.overlap import precision_recall_f1
+from medsynth_tf.networks.classifiers import ImageClassifier
+from medsynth_tf.networks.patchgan import PatchDiscriminator
+from medsynth_tf.networks.unet import UNet2D
+from medsynth_tf.ops import labels as label_ops
+from medsynth_tf.ops.resize import downsample_nearest, upsample_nearest
+
+RESULTS = Path(__file__).parent / "results" / "semantic_retina.json"
+SIZE, CHANNELS, EXUDATE, FEW, TEST, JUDGED = 48, 4, 2, 6, 100, 240
+LATENT, WIDTHS, ENTRY, BATCH = 32, (64, 32, 16, 16), 6, 8
+RECOVER_MARGIN, F1_MARGIN, GAIN = 0.35, 0.10, 0.02
+GRADES, LABEL_SIZE, GRADER_LEAST = 3, 64, 0.8
+
+
+class Translator(tf.keras.Model):
+    """Latent and label planes to an image: by SPADE blocks, or (`spade` false) by an encoder of the planes and plain blocks."""
+
+    def __init__(self, spade: bool, seed: int):
+        super().__init__()
+        self.spade = spade
+
+        def convolution(filters: int, name: str, stride: int = 1) -> tf.keras.layers.Conv2D:
+            glorot = tf.keras.initializers.GlorotUniform(layer_seed(seed, name))
+            return tf.keras.layers.Conv2D(filters, 3, stride, "same", kernel_initializer=glorot, name=name)
+
+        self.entry = tf.keras.layers.Dense(
+            ENTRY * ENTRY * WIDTHS[0], kernel_initializer=tf.keras.initializers.GlorotUniform(layer_seed(seed, "entry"))
+        )
+        if spade:
+            self.blocks = [
+                SPADEResidualBlock(width, 32, "batch", layer_seed(seed, f"block_{i}")) for i, width in enumerate(WIDTHS)
+            ]
+        else:
+            self.encoder = [convolution(width, f"encoder_{i}", 2) for i, width in enumerate((32, 48, 64))]
+            self.blocks = [convolution(width, f"block_{i}") for i, width in enumerate(WIDTHS)]
+            self.norms = [BatchNormalization(name=f"norm_{i}") for i in range(len(WIDTHS))]
+        self.to_image = convolution(3, "to_image")
+        self([tf.zeros([1, LATENT]), tf.zeros([1, SIZE, SIZE, CHANNELS])])
+
+    def call(self, inputs: list[tf.Tensor], training: bool = False) -> tf.Tensor:
+        """[latent [B, 32], planes [B, 48, 48, 4]] → image [B, 48, 48, 3] in [-1, 1]."""
+        latent, planes = inputs
+        x = tf.reshape(self.entry(latent), [-1, ENTRY, ENTRY, WIDTHS[0]])
+        if not self.spade:
+            code = planes
+            for layer in self.encoder:
+                code = tf.nn.relu(layer(code))
+            x = tf.concat([x, code], -1)
+        for i, block in enumerate(self.blocks):
+            if i:
+                x = upsample_nearest(x)
+            if self.spade:
+                x = block((x, downsample_nearest(planes, SIZE // x.shape[1])), training=training)
+            else:
+                x = tf.nn.relu(self.norms[i](block(x), training=training))
+        return tf.tanh(self.to_image(tf.nn.leaky_relu(x, 0.2)))
+
+
+def drawn(seed: int, count: int, size: int = SIZE) -> dict[str, np.ndarray]:
+    """Images uint8, label maps uint8 and grades of a series of phantoms."""
+    source = PhantomSource("exudates", count, size=size, seed=seed)
+    records = [source.read(key) for key in source.keys()]
+    return {name: np.stack([record[name] for record in records]) for name in ("image", "mask", "label")}
+
+
+def batches(seed: int, *arrays: np.ndarray) -> Callable[[tf.Tensor], list[tf.Tensor]]:
+    """A graph function: step → a random batch of the arrays [N, S, S, …], flipped along both axes at random, together."""
+    constants = [tf.constant(array) for array in arrays]
+
+    def batch(step: tf.Tensor) -> list[tf.Tensor]:
+        key = tf.stack([tf.constant(seed % 2**31, tf.int32), step])
+        chosen = tf.random.stateless_uniform([BATCH], key, 0, len(arrays[0]), tf.int32)
+        turns = tf.random.stateless_uniform([2, BATCH], tf.bitwise.bitwise_xor(key, 2**30)) < 0.5
+        found = []
+        for constant in constants:
+            x = tf.gather(constant, chosen)
+            for axis in (0, 1):
+                turn = tf.reshape(turns[axis], [BATCH] + [1] * (x.shape.rank - 1))
+                x = tf.where(turn, tf.reverse(x, [axis + 1]), x)
+            found.append(x)
+        return found
+
+    return batch
+
+
+def unit(image: tf.Tensor) -> tf.Tensor:
+    return tf.cast(image, tf.float32) / 127.5 - 1.0
+
+
+def translator(spade: bool, data: dict[str, np.ndarray], seed: int, steps: int) -> Callable[[np.ndarray, int], np.ndarray]:
+    """A trained translator as a function (label maps, seed) → images uint8."""
+    generator = Translator(spade, layer_seed(seed, "translator"))
+    discriminator = PatchDiscriminator(16, 3, layer_seed(seed, "discriminator"))
+    discriminator(tf.zeros([1, SIZE, SIZE, CHANNELS + 3]))
+    players = (generator, discriminator)
+    optimizers = [tf.keras.optimizers.Adam(4e-4, 0.0, 0.9) for _ in players]
+    for optimizer, player in zip(optimizers, players):
+        optimizer.build(player.trainable_variables)
+    batch = batches(derive_seed(seed, "pairs"), data["image"], data["mask"])
+
+    @tf.function
+    def train() -> None:
+        for step in tf.range(steps):
+            image, mask = batch(step)
+            real, planes = unit(image), label_ops.one_hot(mask, CHANNELS)
+            latent = tf.random.stateless_normal([BATCH, LATENT], tf.stack([step, derive_seed(seed, "latent") % 2**31]))
+            with tf.GradientTape() as generator_tape:
+                fake = generator([latent, planes], training=True)
+                with tf.GradientTape() as discriminator_tape:
+                    pairs = tf.concat([tf.concat([planes, fake], -1), tf.concat([planes, real], -1)], 0)
+                    halves = [tf.split(output, 2) for output in discriminator(pairs, training=True)]
+                    on_fake, on_real = ([half[i] for half in halves] for i in (0, 1))
+                    discriminator_loss = hinge_discriminator(on_real[-1], on_fake[-1])
+                generator_loss = (
+                    hinge_generator(on_fake[-1])
+                    + 10.0 * feature_matching([on_real], [on_fake])
+                    + 5.0 * tf.reduce_mean(tf.abs(fake - real))
+                )
+            for tape, loss, player, optimizer in zip(
+                (generator_tape, discriminator_tape), (generator_loss, discriminator_loss), players, optimizers
+            ):
+                variables = player.trainable_variables
+                optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables))
+
+    train()
+
+    def translate(masks: np.ndarray, sample_seed: int) -> np.ndarray:
+        latent = numpy_generator(sample_seed, "style").standard_normal([len(masks), LATENT]).astype(np.float32)
+        image = generator([latent, label_ops.one_hot(masks, CHANNELS)])
+        return np.rint((image.numpy() + 1.0) * 127.5).clip(0, 255).astype(np.uint8)
+
+    return translate
+
+
+def segmenter(images: np.ndarray, masks: np.ndarray, seed: int, steps: int) -> Callable[[np.ndarray], np.ndarray]:
+    """A trained U-Net as a function images uint8 → exudates bool."""
+    network = UNet2D(2, (8, 16, 32), seed)
+    network(tf.zeros([1, SIZE, SIZE, 3]))
+    optimizer = tf.keras.optimizers.Adam(1e-3)
+    optimizer.build(network.trainable_variables)
+    batch = batches(derive_seed(seed, "segmentation"), images, masks)
+
+    @tf.function
+    def train() -> None:
+        for step in tf.range(steps):
+            image, mask = batch(step)
+            with tf.GradientTape() as tape:
+                loss = cross_entropy(network(unit(image), training=True), mask == EXUDATE)
+            variables = network.trainable_variables
+            optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables))
+
+    train()
+    return lambda images: tf.argmax(network(unit(images)), -1).numpy() == 1
+
+
+def f1(find: Callable[[np.ndarray], np.ndarray], images: np.ndarray, masks: np.ndarray) -> float:
+    return float(precision_recall_f1(find(images), masks == EXUDATE)[:, 2].mean())
+
+
+def translation_experiment(seed: int, steps: int, picture: Path | None) -> dict[str, Any]:
+    """The figures of one seed."""
+    real, fresh = drawn(4 * seed + 1000, FEW), drawn(4 * seed + 1001, 6 * FEW)
+    test, others = drawn(4 * seed + 1002, TEST), drawn(4 * seed + 1003, JUDGED)
+    judge = segmenter(others["image"], others["mask"], derive_seed(seed, "judge"), steps)
+    found: dict[str, Any] = {"judge_on_real": f1(judge, test["image"], test["mask"])}
+
+    def trained_with(images: np.ndarray, masks: np.ndarray) -> float:
+        together = np.concatenate([real["image"], images]), np.concatenate([real["mask"], masks])
+        return float(
+            np.mean([f1(segmenter(*together, derive_seed(seed, i), steps), test["image"], test["mask"]) for i in range(2)])
+        )
+
+    found["real_only"] = trained_with(real["image"][:0], real["mask"][:0])
+    rows = [fresh["mask"][:10, ..., np.newaxis].repeat(3, -1) // 2 * 120]
+    for name, spade in (("spade", True), ("plain", False)):
+        translate = translator(spade, real, derive_seed(seed, name), steps)
+        images = translate(fresh["mask"], seed)
+        rows.append(images[:10])
+        found[name] = {
+            "recover": f1(judge, images, fresh["mask"]),
+            "plus_n": trained_with(images[:FEW], fresh["mask"][:FEW]),
+            "plus_3n": trained_with(images[: 3 * FEW], fresh["mask"][: 3 * FEW]),
+        }
+    if picture is not None:
+        grid = np.concatenate([np.concatenate(list(row), 1) for row in [*rows, fresh["image"][:10]]], 0)
+        with replacing_file(picture) as temporary:
+            Image.fromarray(grid.astype(np.uint8)).save(temporary)
+    found["margins"] = {
+        "recover": found["spade"]["recover"] - found["plain"]["recover"] - RECOVER_MARGIN,
+        "plus_n": found["spade"]["plus_n"] - found["plain"]["plus_n"] - F1_MARGIN,
+    }
+    return found
+
+
+def grader_of_maps(maps: dict[str, np.ndarray], seed: int, steps: int) -> Callable[[np.ndarray], np.ndarray]:
+    """A trained classifier of label maps as a function maps uint8 → grades."""
+    network = ImageClassifier("small", GRADES, channels=CHANNELS, seed=seed)
+    optimizer = tf.keras.optimizers.Adam(2e-3)
+    optimizer.build(network.trainable_variables)
+    masks, grades = tf.constant(maps["mask"]), tf.constant(maps["label"], tf.int32)
+
+    @tf.function
+    def train() -> None:
+        for step in tf.range(steps):
+            chosen = tf.random.stateless_uniform([32], tf.stack([step, seed % 2**31]), 0, len(maps["mask"]), tf.int32)
+            with tf.GradientTape() as tape:
+                logits = network(label_ops.one_hot(tf.gather(masks, chosen), CHANNELS), training=True)["logits"]
+                loss = cross_entropy(logits, tf.gather(grades, chosen))
+            variables = network.trainable_variables
+            optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables))
+
+    train()
+    return lambda maps: tf.argmax(network(label_ops.one_hot(maps, CHANNELS))["logits"], -1).numpy()
+
+
+def label_experiment(seed: int, steps: int, picture: Path | None) -> dict[str, Any]:
+    """Accuracy of a grader of real maps on maps that stage 1 sampled, with and without the generator's class term."""
+    real, test = drawn(2 * seed + 2000, 400, LABEL_SIZE), drawn(2 * seed + 2001, 150, LABEL_SIZE)
+    grade_of = grader_of_maps(real, layer_seed(seed, "grader"), 600)
+    found: dict[str, Any] = {"grader_on_real": float((grade_of(test["mask"]) == test["label"]).mean())}
+    asked = np.arange(300, dtype=np.int32) % GRADES
+    sheet = [real["mask"][np.argsort(real["label"], kind="stable")[:: 400 // 12][:12]]]
+    for name, weight in (("with_class_term", 1.0), ("without_class_term", 0.0)):
+        config = ms.load_config(
+            "semantic_retina",
+            "small",
+            {
+                "seed": seed,
+                "image_size": LABEL_SIZE,
+                "labels": ["retina", "optic_disc", "hard_exudate"],
+                "label_generator": {
+                    "enabled": True,
+                    "size": LABEL_SIZE,
+                    "grades": GRADES,
+                    "generator_filters": 256,
+                    "generator_class_loss": weight,
+                    "batch_size": 32,
+                },
+            },
+        )
+        model = LabelGAN(config)
+        model.compile()
+        order = tf.data.Dataset.range(400).shuffle(400, seed=seed).repeat()
+        masks, grades = tf.constant(real["mask"]), tf.constant(real["label"], tf.int32)
+
+        def example(count: tf.Tensor, index: tf.Tensor, masks: tf.Tensor = masks, grades: tf.Tensor = grades) -> Any:
+            flips = tf.random.stateless_uniform([2], tf.stack([count, seed])) < 0.5
+            mask = tf.gather(masks, index)
+            for axis in (0, 1):
+                mask = tf.where(flips[axis], tf.reverse(mask, [axis]), mask)
+            return {"label_map": mask, "grade": tf.gather(grades, index), "seed": count}
+
+        data = order.enumerate().map(example).batch(32, drop_remainder=True).prefetch(2)
+        model.fit(data, epochs=1, steps_per_epoch=steps, verbose=0)
+        seeds = tf.range(len(asked), dtype=tf.int64) + 10**9
+        maps = harden(model({"grade": asked, "seed": seeds}), LABEL_SIZE).numpy()
+        graded = grade_of(maps)
+        area = [float((maps[asked == grade] == EXUDATE).mean((1, 2)).mean() * LABEL_SIZE**2) for grade in range(GRADES)]
+        found[name] = {"accuracy": float((graded == asked).mean()), "exudate_pixels_by_grade": area}
+        found[name]["augmentation"] = float(model.augmentation.probability)
+        sheet.append(np.concatenate([maps[asked == grade][:4] for grade in range(GRADES)]))
+    found["exudate_pixels_by_grade_real"] = [
+        float((test["mask"][test["label"] == grade] == EXUDATE).mean() * LABEL_SIZE**2) for grade in range(GRADES)
+    ]
+    if picture is not None:
+        grid = np.concatenate([np.concatenate(list(np.where(row == 255, 0, 60 + 90 * row.astype(int))), 1) for row in sheet], 0)
+        with replacing_file(picture) as temporary:
+            Image.fromarray(grid.astype(np.uint8)).save(temporary)
+    found["margin"] = found["with_class_term"]["accuracy"] - GRADER_LEAST
+    return found
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--steps", type=int, default=500, help="of each translator and U-Net")
+    parser.add_argument("--label-seeds", type=int, nargs="*", default=[0, 1])
+    parser.add_argument("--label-steps", type=int, default=2000, help="of each label generator")
+    parser.add_argument("--pictures", type=Path, help="folder for the first seed's pictures")
+    parser.add_argument("--out", type=Path, default=RESULTS)
+    arguments = parser.parse_args()
+    folder, translation, labels = arguments.pictures, [], []
+    for seed in arguments.seeds:
+        started = time.perf_counter()
+        first = folder if seed == arguments.seeds[0] else None
+        found = translation_experiment(seed, arguments.steps, first and first / "translation.png")
+        translation.append({"seed": seed, **found})
+        print(f"seed {seed}: judge on real {found['judge_on_real']:.3f}, U-Net on real only {found['real_only']:.3f}")
+        for name in ("spade", "plain"):
+            row = found[name]
+            print(f"  {name}: recover {row['recover']:.3f}, +n {row['plus_n']:.3f}, +3n {row['plus_3n']:.3f}")
+        print(
+            f"  margins: recover {found['margins']['recover']:+.3f}, +n {found['margins']['plus_n']:+.3f} "
+            f"({time.perf_counter() - started:.0f} s)",
+            flush=True,
+        )
+    for seed in arguments.label_seeds:
+        first = folder if seed == arguments.label_seeds[0] else None
+        found = label_experiment(seed, arguments.label_steps, first and first / "labels.png")
+        labels.append({"seed": seed, **found})
+        print(f"label maps, seed {seed}: {json.dumps(found)}", flush=True)
+    gain = float(np.mean([row["spade"]["plus_3n"] - row["real_only"] for row in translation])) if translation else None
+    holds = all(margin >= 0 for row in translation for margin in row["margins"].values())
+    holds &= all(row["margin"] >= 0 for row in labels) and (gain is None or gain >= GAIN)
+    report = {
+        "claim": f"recover(SPADE) >= recover(plain) + {RECOVER_MARGIN}; F1(real + n SPADE) >= F1(real + n plain) + {F1_MARGIN}, each "
+        f"seed; mean gain of F1 at +3n over real only >= {GAIN}; a grader recognises sampled label maps' grades with accuracy >= "
+        f"{GRADER_LEAST}",
+        "holds": holds,
+        "mean_gain_at_3n": gain,
+        "settings": {"steps": arguments.steps, "label_steps": arguments.label_steps},
+        "translation": translation,
+        "labels": labels,
+    }
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    write_text(arguments.out, json.dumps(report, indent=2) + "\n")
+    print(f"mean gain of +3n over real only: {gain if gain is None else round(gain, 3)} (least {GAIN})")
+    print("the claim holds" if holds else "THE CLAIM DOES NOT HOLD")
+    return 0 if holds else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

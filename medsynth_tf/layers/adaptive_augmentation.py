@@ -1,0 +1,154 @@
+"""Adaptive discriminator augmentation: what a discriminator sees is changed as often as its overfitting asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from medsynth_tf.ops import random
+
+
+@tf.keras.utils.register_keras_serializable("medsynth_tf")
+class AdaptiveAugmentation(tf.keras.layers.Layer):
+    """Each image, with probability p for each change: turned by a multiple of 90°, moved by an affine map, covered with noise.
+
+    The simplified form of semantic_retina's authors after Karras et al. (arXiv:2006.06676, section 3): affine maps turn by any angle,
+    shift by up to half the side and scale by 0.8 to 1.2; noise is Gaussian with standard deviation p. Real and fake images both go
+    through it, in both players' steps; it is differentiable. `update` moves p by one `step` after each discriminator step: up if
+    r = E[sign(D(real))] is above `target`, else down, within [0, `maximum`].
+
+    Args:
+        fill: value of each channel outside an image, [C] or one number; (0, …, 0, 1) is the background of one-hot label planes.
+        target: of r (0.6).
+        step: by which p moves (0.01).
+        maximum: of p (0.85).
+        fixed_probability: this p for ever, or None to adapt from 0.
+    """
+
+    def __init__(
+        self,
+        fill: Sequence[float] | float = 0.0,
+        target: float = 0.6,
+        step: float = 0.01,
+        maximum: float = 0.85,
+        fixed_probability: float | None = None,
+        **kwargs: Any,
+    ):
+        super().__init__(trainable=False, **kwargs)
+        self.fill = float(fill) if isinstance(fill, (int, float)) else tuple(float(value) for value in fill)
+        self.target, self.step, self.maximum, self.fixed_probability = target, step, maximum, fixed_probability
+        self.probability = self.add_weight(
+            name="probability",
+            shape=[],
+            dtype=tf.float32,
+            trainable=False,
+            initializer=tf.keras.initializers.Constant(fixed_probability or 0.0),
+            experimental_autocast=False,
+            # every replica moves its own copy by the same amount
+            synchronization=tf.VariableSynchronization.ON_READ,
+            aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
+        )
+
+    def call(self, images: tf.Tensor, seeds: tf.Tensor, use: str = "augmentation") -> tf.Tensor:
+        """Images float32 [B, S, S, C] and a seed int64 [B] for each → the same shape; `use` names the draw, for several a step."""
+        draws = random.uniform(seeds, (9,), f"{use}/draws")
+        p = tf.convert_to_tensor(self.probability)
+        turned = quarter_turns(images, tf.cast(tf.floor(4.0 * draws[:, 3]), tf.int32))
+        images = tf.where(_gate(draws[:, 0], p), turned, images)
+        angle = 2.0 * np.pi * (2.0 * draws[:, 4] - 1.0)
+        scale = 0.8 + 0.4 * draws[:, 5]
+        moved = affine(images, angle, draws[:, 6:8] - 0.5, scale, self.fill)
+        images = tf.where(_gate(draws[:, 1], p), moved, images)
+        noise = random.normal(seeds, tuple(images.shape[1:]), f"{use}/noise")
+        return tf.where(_gate(draws[:, 2], p), images + p * noise, images)
+
+    def update(self, real_scores: tf.Tensor) -> None:
+        """Moves p by the scores that the discriminator gave augmented real images, [B, …]; over all replicas."""
+        if self.fixed_probability is not None:
+            return
+        overfitting = tf.reduce_mean(tf.sign(tf.cast(real_scores, tf.float32)))
+        context = tf.distribute.get_replica_context()
+        if context is not None and context.num_replicas_in_sync > 1:
+            overfitting = context.all_reduce(tf.distribute.ReduceOp.MEAN, overfitting)
+        change = tf.where(overfitting > self.target, self.step, -self.step)
+        p = tf.convert_to_tensor(self.probability)
+        self.probability.assign(tf.clip_by_value(p + change, 0.0, self.maximum))
+
+    def compute_output_shape(self, input_shape: tf.TensorShape) -> tf.TensorShape:
+        """The input's."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments."""
+        own = {
+            "fill": self.fill,
+            "target": self.target,
+            "step": self.step,
+            "maximum": self.maximum,
+            "fixed_probability": self.fixed_probability,
+        }
+        return {**super().get_config(), **own}
+
+
+def _gate(draws: tf.Tensor, probability: tf.Tensor) -> tf.Tensor:
+    """bool [B, 1, 1, 1]: which images are changed; none where the probability is 0."""
+    return (draws < probability)[:, tf.newaxis, tf.newaxis, tf.newaxis]
+
+
+def quarter_turns(images: tf.Tensor, turns: tf.Tensor) -> tf.Tensor:
+    """Square images [B, S, S, C], each turned counter-clockwise by 90° as often as `turns`, int32 [B] in 0 … 3, says; exact."""
+    turns = turns[:, tf.newaxis, tf.newaxis, tf.newaxis]
+    images = tf.where(turns % 2 == 1, tf.transpose(images, [0, 2, 1, 3]), images)
+    images = tf.where((turns == 1) | (turns == 2), tf.reverse(images, [1]), images)
+    return tf.where(turns >= 2, tf.reverse(images, [2]), images)
+
+
+def affine(
+    images: tf.Tensor, angle: tf.Tensor, shift: tf.Tensor, scale: tf.Tensor, fill: Sequence[float] | float = 0.0
+) -> tf.Tensor:
+    """Images turned and scaled about their centre, then shifted; bilinear, one operation for the whole batch.
+
+    Args:
+        images: float32 [B, H, W, C].
+        angle: radians [B].
+        shift: [B, 2] down and right, in sides.
+        scale: [B]; above 1 enlarges.
+        fill: value of each channel outside an image, [C] or one number.
+
+    Returns:
+        The same shape. Where the image holds one-hot planes and `fill` sums to 1, so does each pixel of the result.
+    """
+    height, width = images.shape[1], images.shape[2]
+    middle = tf.constant([(height - 1) / 2, (width - 1) / 2], tf.float32)
+    cosine, sine = tf.cos(angle) / scale, tf.sin(angle) / scale
+    # from a place in the result to the place in the image: x' = a0 x + a1 y + a2, y' = b0 x + b1 y + b2
+    row = middle[0] + shift[:, 0] * height
+    column = middle[1] + shift[:, 1] * width
+    zeros = tf.zeros_like(angle)
+    transforms = tf.stack(
+        [
+            cosine,
+            -sine,
+            middle[1] - cosine * column + sine * row,
+            sine,
+            cosine,
+            middle[0] - sine * column - cosine * row,
+            zeros,
+            zeros,
+        ],
+        axis=-1,
+    )
+    outside = tf.constant(fill, images.dtype)
+    # the operation fills with one number: with the differences from `fill` that number is 0 in every channel
+    moved = tf.raw_ops.ImageProjectiveTransformV3(
+        images=images - outside,
+        transforms=transforms,
+        output_shape=[height, width],
+        fill_value=0.0,
+        interpolation="BILINEAR",
+        fill_mode="CONSTANT",
+    )
+    return moved + outside
