@@ -1,8 +1,8 @@
 """Peak memory of DR-GAN at the paper's size: one forward pass and one training step at batch 1, each in a process of its own.
 
-    python benchmarks/dr_gan_memory.py [--size 1280] [--what forward step] [--set KEY=VALUE] [--json FILE]
+    python benchmarks/dr_gan_memory.py [--size 1280] [--what forward step] [--limit GIB] [--set KEY=VALUE]
 
-The peak is that of the process's resident memory (getrusage), TensorFlow itself included.
+The peak is that of the process's resident memory (getrusage), TensorFlow itself included. A process that grows beyond --limit is ended.
 """
 
 import argparse
@@ -12,6 +12,7 @@ import resource
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")
@@ -58,6 +59,29 @@ def measure(what, size, settings):
     }
 
 
+def resident_gib(pid):
+    """Resident memory of a process now; 0 once it has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0.0
+    return next((int(line.split()[1]) / 2**20 for line in lines if line.startswith("VmRSS")), 0.0)
+
+
+def measured_apart(command, limit):
+    """What the command prints last, as JSON; ends it if it takes more memory than `limit` GiB."""
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        while process.poll() is None:
+            if resident_gib(process.pid) > limit:
+                process.kill()
+                raise SystemExit(f"ended at more than {limit} GiB: {' '.join(command)}")
+            time.sleep(0.1)
+        output = process.stdout.read()
+    if process.returncode:
+        raise SystemExit(f"failed with {process.returncode}: {' '.join(command)}")
+    return json.loads(output.splitlines()[-1])
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--size", type=int, default=1280)
@@ -65,6 +89,7 @@ def main():
     parser.add_argument(
         "--set", nargs="*", default=[], metavar="KEY=VALUE", help="replace settings of the paper's configuration"
     )
+    parser.add_argument("--limit", type=float, default=20.0, help="GiB")
     parser.add_argument("--json", help="write the figures to this file")
     parser.add_argument("--inside", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -74,14 +99,12 @@ def main():
     figures = []
     for what in arguments.what:
         command = [sys.executable, __file__, "--inside", "--what", what, "--size", str(arguments.size), "--set", *arguments.set]
-        done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
-        figures.append(json.loads(done.stdout.splitlines()[-1]))
+        figures.append(measured_apart(command, arguments.limit))
         print(
             "{what}: {size}x{size}, {parameters} parameters, peak {peak_gib:.2f} GiB, {seconds_run:.0f} s".format(**figures[-1])
         )
     if arguments.json:
-        with open(arguments.json, "w") as file:
-            json.dump(figures, file, indent=2)
+        Path(arguments.json).write_text(json.dumps(figures, indent=2) + "\n")
     return 0
 
 
