@@ -43,6 +43,24 @@ class MethodInfo:
 
 _METHODS = (
     MethodInfo(
+        slug="pm_dcgan",
+        family="generation",
+        class_name="PMDCGAN",
+        title="Generating Synthetic Fundus Images and Masks of Pathological Myopia: DCGAN",
+        task="photograph with masks",
+        modality="fundus",
+        reference="Makinde, Saeed: University of Calgary, 2024; DCGAN: Radford et al., arXiv:1511.06434",
+    ),
+    MethodInfo(
+        slug="pm_ddpm",
+        family="generation",
+        class_name="PMDDPM",
+        title="Generating Synthetic Fundus Images and Masks of Pathological Myopia: DDPM",
+        task="photograph with masks",
+        modality="fundus",
+        reference="Makinde, Saeed: University of Calgary, 2024; DDPM: Ho et al., arXiv:2006.11239; DDIM: Song et al., arXiv:2010.02502",
+    ),
+    MethodInfo(
         slug="semantic_retina",
         family="translation",
         class_name="SemanticRetina",

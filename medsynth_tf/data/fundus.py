@@ -42,29 +42,13 @@ DISC_CONTRAST = 0.12  # disc's brightness over its surroundings'
 
 def field_of_view(rgb: np.ndarray) -> np.ndarray:
     """The lit part of a photograph: the largest component with a channel above 10, holes filled; all False if it is black."""
-    _require_rgb(rgb)
+    require_rgb(rgb)
     components, count = ndimage.label(rgb.max(-1) > DARK)
     if count == 0:
         return np.zeros(rgb.shape[:2], bool)
     sizes = np.bincount(components.ravel())
     sizes[0] = 0
     return ndimage.binary_fill_holes(components == sizes.argmax())
-
-
-def contrast_normalise(rgb: np.ndarray) -> np.ndarray:
-    """Local contrast on grey: 4·I − 4·Gauss(I, σ = H/30) + 128 in a centred disc of diameter 0.9·H, 128 elsewhere.
-
-    Returns:
-        uint8 [H, W, 3]; 128 everywhere for a constant image.
-    """
-    _require_rgb(rgb)
-    height, width = rgb.shape[:2]
-    image = rgb.astype(np.float32)
-    smooth = ndimage.gaussian_filter(image, (height / 30, height / 30, 0), mode="nearest")
-    normalised = np.clip(np.rint(4 * (image - smooth) + 128), 0, 255).astype(np.uint8)
-    rows, columns = np.ogrid[:height, :width]
-    inside = (rows - (height - 1) / 2) ** 2 + (columns - (width - 1) / 2) ** 2 <= (0.45 * height) ** 2
-    return np.where(inside[..., None], normalised, np.uint8(128))
 
 
 def segment_vessels(rgb: np.ndarray, fov: np.ndarray | None = None, diameter: float | None = None) -> np.ndarray:
@@ -148,7 +132,12 @@ def optic_disc(rgb: np.ndarray, fov: np.ndarray | None = None, diameter: float |
     return found
 
 
-def _require_rgb(rgb: np.ndarray) -> None:
+def require_rgb(rgb: np.ndarray) -> None:
+    """Checks that it is a photograph.
+
+    Raises:
+        DataError: it is not uint8 [H, W, 3].
+    """
     if not isinstance(rgb, np.ndarray) or rgb.dtype != np.uint8 or rgb.ndim != 3 or rgb.shape[-1] != 3 or rgb.size == 0:
         got = f"{rgb.dtype} {list(rgb.shape)}" if isinstance(rgb, np.ndarray) else type(rgb).__name__
         raise DataError(f"fundus photograph: expected a uint8 array [H, W, 3], got {got}")
@@ -156,7 +145,7 @@ def _require_rgb(rgb: np.ndarray) -> None:
 
 def _fov_and_diameter(rgb: np.ndarray, fov: np.ndarray | None, diameter: float | None) -> tuple[np.ndarray, float]:
     """The mask as bool, and the diameter, each from the photograph where it is not given."""
-    _require_rgb(rgb)
+    require_rgb(rgb)
     if fov is None:
         fov = field_of_view(rgb)
     elif fov.shape != rgb.shape[:2]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from medsynth_tf.core.errors import DataError
+from medsynth_tf.data import fundus_layouts as fundus
 from medsynth_tf.data.entries import Entry, identifiers, image_files
 from medsynth_tf.data.manifest import read_labels
 from medsynth_tf.data.readers import image_format, read_mask
@@ -95,6 +96,13 @@ def _has(*folders: str) -> Callable[[Path], bool]:
 
 LAYOUTS: dict[str, Layout] = {  # the first that recognises a folder is used
     "drive": Layout(_has("images", "1st_manual", "mask"), _drive),
+    "eyepacs": Layout(fundus.is_eyepacs, fundus.eyepacs),
+    "aptos": Layout(fundus.is_aptos, fundus.aptos),
+    "fgadr": Layout(fundus.is_fgadr, fundus.fgadr),
+    "idrid": Layout(fundus.is_idrid, fundus.idrid),
+    "adam": Layout(fundus.is_adam, fundus.adam),
+    "palm": Layout(fundus.is_palm, fundus.palm),
+    "fundus1000": Layout(fundus.is_fundus1000, fundus.fundus1000),
     "images-masks": Layout(_has("images", "masks"), _images_masks),
     "series": Layout(lambda root: False, _series),  # slices may be meant as images, so this one must be asked for
     "files": Layout(lambda root: True, _plain),

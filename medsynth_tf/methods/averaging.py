@@ -15,11 +15,17 @@ class WeightAverage(tf.Module):
         variables: the weights to follow, and the moving statistics of their batch norms: averaged weights need statistics of
             the same stretch of training, not of its last few small batches.
         decay: in (0, 1).
+        warmup: for this many steps the average is a copy of the weights; only then is it an average.
     """
 
-    def __init__(self, variables: Sequence[tf.Variable], decay: float):
+    def __init__(self, variables: Sequence[tf.Variable], decay: float, warmup: int = 0):
         super().__init__()
         self.decay = decay
+        self.warmup = warmup
+        if warmup:
+            self.updates = tf.Variable(
+                0, trainable=False, dtype=tf.int64, name="average_updates", aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA
+            )
         self._followed = list(variables)
         self.averages = [
             tf.Variable(tf.cast(v, tf.float32), trainable=False, name=f"average_{i}", aggregation=tf.VariableAggregation.MEAN)
@@ -32,11 +38,16 @@ class WeightAverage(tf.Module):
         tf.distribute.get_replica_context().merge_call(self._update)
 
     def _update(self, strategy: tf.distribute.Strategy) -> None:
-        def move(average: tf.Variable, variable: tf.Variable) -> None:
-            average.assign_add((1.0 - self.decay) * (tf.cast(variable, tf.float32) - average))
+        share = tf.constant(1.0 - self.decay, tf.float32)
+        if self.warmup:
+            share = tf.where(self.updates < self.warmup, 1.0, share)
+            strategy.extended.update(self.updates, lambda updates: updates.assign_add(1))
+
+        def move(average: tf.Variable, variable: tf.Variable, share: tf.Tensor) -> None:
+            average.assign_add(share * (tf.cast(variable, tf.float32) - average))
 
         for average, variable in zip(self.averages, self._followed):
-            strategy.extended.update(average, move, args=(variable,))
+            strategy.extended.update(average, move, args=(variable, share))
 
     def swap(self) -> None:
         """Exchanges weights and averages."""

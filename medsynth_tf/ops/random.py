@@ -36,3 +36,12 @@ def uniform(seeds: tf.Tensor, shape: tuple[int, ...], name: str) -> tf.Tensor:
         sample_seeds(seeds, name),
         fn_output_signature=tf.TensorSpec(shape, tf.float32),
     )
+
+
+def normal_at(seeds: tf.Tensor, shape: tuple[int, ...], name: str, step: tf.Tensor) -> tf.Tensor:
+    """As `normal`, with another independent stream for each value of `step`, an integer scalar that may be known in the graph only."""
+    return tf.map_fn(
+        lambda seed: tf.random.stateless_normal(shape, tf.random.experimental.stateless_fold_in(seed, step)),
+        sample_seeds(seeds, name),
+        fn_output_signature=tf.TensorSpec(shape, tf.float32),
+    )

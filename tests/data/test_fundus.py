@@ -5,6 +5,7 @@ from scipy import ndimage
 
 from medsynth_tf.core.errors import DataError
 from medsynth_tf.data import fundus
+from medsynth_tf.data.fundus_contrast import normalise_contrast
 from medsynth_tf.data.phantoms import PhantomSource
 
 
@@ -56,12 +57,12 @@ def test_field_of_view_is_the_largest_component_above_ten():
 
 def test_m15_contrast_of_a_constant_image_is_128():
     for value in (0, 37, 255):
-        assert (fundus.contrast_normalise(np.full((60, 60, 3), value, np.uint8)) == 128).all()
+        assert (normalise_contrast(np.full((60, 60, 3), value, np.uint8)) == 128).all()
 
 
 def test_contrast_normalisation_is_the_formula_within_the_disc():
     image = np.random.default_rng(0).integers(90, 130, (90, 90, 3)).astype(np.uint8)
-    out = fundus.contrast_normalise(image)
+    out = normalise_contrast(image)
     # σ = H/30 = 3, written out as a sum over the Gaussian's window at one pixel.
     offsets = np.arange(-12, 13)
     kernel = np.exp(-0.5 * (offsets / 3.0) ** 2)

@@ -38,3 +38,27 @@ def test_replicas_share_one_average():
     weight.assign([3.0])
     strategy.run(tf.function(average.update))
     np.testing.assert_allclose(average.averages[0], [2.0])
+
+
+def test_the_average_is_a_copy_until_the_warm_up_is_over():
+    weight = tf.Variable([0.0])
+    average = WeightAverage([weight], decay=0.75, warmup=2)
+    step = tf.function(average.update)
+    seen = []
+    for value in (4.0, 8.0, 16.0, 32.0):
+        weight.assign([value])
+        step()
+        seen.append(float(average.averages[0][0]))
+    assert seen == [4.0, 8.0, 0.75 * 8 + 0.25 * 16, 0.75 * 10 + 0.25 * 32]
+
+
+def test_replicas_count_the_warm_up_once():
+    devices = [device.name for device in tf.config.list_logical_devices("CPU")]
+    strategy = tf.distribute.MirroredStrategy(devices, tf.distribute.ReductionToOneDevice())
+    with strategy.scope():
+        weight = tf.Variable([1.0])
+        average = WeightAverage([weight], decay=0.5, warmup=1)
+    for value, expected in ((3.0, 3.0), (5.0, 4.0)):
+        weight.assign([value])
+        strategy.run(tf.function(average.update))
+        np.testing.assert_allclose(average.averages[0], [expected])

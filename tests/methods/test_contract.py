@@ -9,6 +9,29 @@ from medsynth_tf.core.errors import DataError
 
 # per method: settings that make it tiny, and a source it can learn from
 TINY = {
+    "pm_dcgan": (
+        {
+            "image_size": 32,
+            "generator_filters": 2,
+            "discriminator_filters": 2,
+            "latent_size": 4,
+            "fixed_samples": 2,
+            "training": {"batch_size": 2, "ema_decay": 0.5},
+        },
+        "phantom:optic_disc?count=10&size=32",
+    ),
+    "pm_ddpm": (
+        {
+            "image_size": 16,
+            "network": {"widths": [4, 8], "bottleneck": 8, "attention": ["down_0"]},
+            "schedule.steps": 20,
+            "sampling": {"sampler": "ddpm", "steps": None, "few_steps": 5, "clip_start": False},
+            "optimiser.average_warmup": 0,
+            "fixed_samples": 2,
+            "training": {"batch_size": 2, "ema_decay": 0.5},
+        },
+        "phantom:optic_disc?count=10&size=16",
+    ),
     "semantic_retina": (
         {
             "image_size": 32,
@@ -78,6 +101,15 @@ def test_saving_and_loading_keeps_weights_optimisers_and_averages(trained, tmp_p
         ms.load(tmp_path)
     with pytest.raises(DataError, match="choose another name"):
         trained.save(tmp_path)
+
+
+def test_the_train_step_is_one_graph_traced_once(trained):
+    assert trained.train_function.experimental_get_tracing_count() == 1
+    # nothing in it leaves the graph for Python
+    operations = {
+        op.type for op in trained.train_function._list_all_concrete_functions_for_serialization()[0].graph.get_operations()
+    }
+    assert not operations & {"PyFunc", "EagerPyFunc", "PyFuncStateless"}
 
 
 def test_the_configuration_round_trips_through_keras(trained):

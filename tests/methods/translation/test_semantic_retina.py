@@ -7,7 +7,7 @@ import pytest
 import tensorflow as tf
 
 import medsynth_tf as ms
-from medsynth_tf.data.fundus import contrast_normalise
+from medsynth_tf.data.fundus_contrast import normalise_contrast
 from medsynth_tf.layers.normalization import InstanceNormalization, SpectralConv2D
 from medsynth_tf.layers.spade import SPADE, SPADEResidualBlock
 from medsynth_tf.losses.adversarial import feature_matching
@@ -275,14 +275,14 @@ def test_m13_instance_map_is_the_optic_disc_and_its_edges_are_the_outline():
 
 @pytest.mark.parametrize("level", [0, 77, 255])
 def test_m15_a_constant_image_becomes_128_everywhere(level):
-    np.testing.assert_array_equal(contrast_normalise(np.full([60, 60, 3], level, np.uint8)), 128)
+    np.testing.assert_array_equal(normalise_contrast(np.full([60, 60, 3], level, np.uint8)), 128)
 
 
 def test_m15_contrast_is_four_times_the_difference_from_the_blurred_image():
     from scipy.ndimage import gaussian_filter
 
     image = np.random.default_rng(0).integers(100, 140, [90, 90, 3]).astype(np.uint8)
-    result = contrast_normalise(image)
+    result = normalise_contrast(image)
     values = image.astype(np.float64)
     blurred = np.stack([gaussian_filter(values[..., c], 90 / 30) for c in range(3)], -1)
     expected = np.clip(4 * values - 4 * blurred + 128, 0, 255)

@@ -12,7 +12,7 @@ import tensorflow as tf
 from medsynth_tf.core.errors import DataError
 from medsynth_tf.core.seeds import derive_seed
 from medsynth_tf.data.concatenated_source import ConcatenatedSource
-from medsynth_tf.data.fundus import contrast_normalise
+from medsynth_tf.data.fundus_contrast import normalise_contrast
 from medsynth_tf.data.source import RecordKey, Source
 from medsynth_tf.layers.initializers import layer_seed
 from medsynth_tf.losses.classification import cross_entropy
@@ -100,7 +100,7 @@ def pairs(
     examples = square_examples(source, keys, config, seed, config.image_size, 0, epochs, training, flips)
 
     def normalised(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        image = tf.numpy_function(contrast_normalise, [example["image"]], tf.uint8)
+        image = tf.numpy_function(normalise_contrast, [example["image"]], tf.uint8)
         return {**example, "image": tf.ensure_shape(image, example["image"].shape)}
 
     if config.segmenter.contrast_normalised:
