@@ -66,7 +66,7 @@ def few_shot_split(source: Source, shots: int | None, seed: int = 0, fractions: 
     """
     patients: dict[str, int] = {}
     groups: dict[int, list[RecordKey]] = defaultdict(list)
-    for key in source.keys():  # noqa: SIM118 - a source is no dictionary
+    for key in source.keys():
         if key.label is None:
             raise DataError(f"record '{key.id}' has no label; the few-shot protocol draws images by class")
         groups[patients.setdefault(key.patient_id, key.label)].append(key)
