@@ -60,7 +60,7 @@ def fitted(config: Any, source: PhantomSource, steps: int) -> Any:
 
 
 def batch_of(source: PhantomSource) -> dict[str, tf.Tensor]:
-    records = [source.read(key) for key in source.keys()]
+    records = list(map(source.read, source.keys()))
     return {
         "image": tf.constant(np.stack([record["image"] for record in records])),
         "label": tf.constant([record["label"] for record in records], tf.int64),

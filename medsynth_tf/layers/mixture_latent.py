@@ -77,13 +77,16 @@ class MixtureHeads(tf.keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments."""
-        own = {"components": self.components, "size": self.size, "log_variance_range": self.log_variance_range, "seed": self.seed}
+        own = {
+            "components": self.components,
+            "size": self.size,
+            "log_variance_range": self.log_variance_range,
+            "seed": self.seed,
+        }
         return {**{key: value for key, value in super().get_config().items() if key != "dtype"}, **own}
 
 
-def draw_component(
-    log_weights: tf.Tensor, seeds: tf.Tensor, temperature: float = 1.0, gumbel_input: str = "log"
-) -> tf.Tensor:
+def draw_component(log_weights: tf.Tensor, seeds: tf.Tensor, temperature: float = 1.0, gumbel_input: str = "log") -> tf.Tensor:
     """One-hot components by the straight-through Gumbel-softmax (Jang et al., arXiv:1611.01144).
 
     Forward it is exactly one-hot, with frequencies s; the gradient is that of softmax((log s + g)/τ).

@@ -29,7 +29,8 @@ class ResidualBlock(tf.keras.layers.Layer):
     def __init__(self, filters: int, seed: int, **kwargs: Any):
         super().__init__(**kwargs)
         self.convolutions = [
-            tf.keras.layers.Conv2D(filters, 3, kernel_initializer=_normal(seed, f"conv_{i}"), name=f"conv_{i}") for i in range(2)
+            tf.keras.layers.Conv2D(filters, 3, kernel_initializer=_normal(seed, f"conv_{i}"), name=f"conv_{i}")
+            for i in range(2)
         ]
         self.norms = [InstanceNormalization(name=f"norm_{i}") for i in range(2)]
 
@@ -56,14 +57,15 @@ class ResNetTranslator(tf.keras.Model):
         self.downs = [
             convolution(filters * 2**i, 3, 2, kernel_initializer=_normal(seed, f"down_{i}"), name=f"down_{i}") for i in (1, 2)
         ]
-        self.blocks = [
-            ResidualBlock(filters * 4, layer_seed(seed, f"block_{i}"), name=f"block_{i}") for i in range(blocks)
-        ]
+        self.blocks = [ResidualBlock(filters * 4, layer_seed(seed, f"block_{i}"), name=f"block_{i}") for i in range(blocks)]
         self.ups = [
-            transposed(filters * 2**i, 3, 2, "same", kernel_initializer=_normal(seed, f"up_{i}"), name=f"up_{i}") for i in (1, 0)
+            transposed(filters * 2**i, 3, 2, "same", kernel_initializer=_normal(seed, f"up_{i}"), name=f"up_{i}")
+            for i in (1, 0)
         ]
         self.norms = [InstanceNormalization(name=f"norm_{i}") for i in range(5)]
-        self.to_image = convolution(channels, 7, kernel_initializer=_normal(seed, "to_image"), dtype=tf.float32, name="to_image")
+        self.to_image = convolution(
+            channels, 7, kernel_initializer=_normal(seed, "to_image"), dtype=tf.float32, name="to_image"
+        )
 
     def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
         """[B, H, W, C] with sides that are multiples of 4 → [B, H, W, channels] float32 in [-1, 1]; training changes nothing."""

@@ -49,7 +49,9 @@ class GeneratorConfig(Settings):
     depth: int = setting(1, help="convolutions of a level; the file calls it width, the figure has 1 [R]", minimum=1)
     kernel: int = setting(3, help="side of the convolutions; the figure has 3 [R]", minimum=1)
     hidden: int = setting(256, help="units between the last map and the mixture's heads [R]", minimum=1)
-    components: int = setting(5, help="K, Gaussians of the mixture; 1 is a plain VAE; 5 for Aptos, 10 for Fundus1000 [D]", minimum=1)
+    components: int = setting(
+        5, help="K, Gaussians of the mixture; 1 is a plain VAE; 5 for Aptos, 10 for Fundus1000 [D]", minimum=1
+    )
     latent: int = setting(64, help="D, length of the latent vector [D]", minimum=1)
     log_variance_range: tuple[float, float] = setting(
         (-10.0, 10.0), help="log σ² is clipped to it; the file clips above at 40 alone, beyond float16 [D]"
@@ -134,7 +136,9 @@ class LossConfig(Settings):
     )
     adversarial: float = setting(0.1, help="λ_adv; 0: no discriminator [D]", minimum=0.0)
     task: float = setting(0.1, help="λ_task, the guidance by the classifier's loss; 0: none [D]", minimum=0.0)
-    task_sign: Literal[1, -1] = setting(1, help="1: patches that the classifier gets right (as in TeaNet); -1: adversarial ones [D]")
+    task_sign: Literal[1, -1] = setting(
+        1, help="1: patches that the classifier gets right (as in TeaNet); -1: adversarial ones [D]"
+    )
     synthetic: float = setting(1.0, help="λ_syn, weight of the classifier's loss on compositions [D]", minimum=0.0)
     warm_up: float = setting(
         0.1, help="share of the steps without task guidance and with λ_syn = 0 [D]", minimum=0.0, maximum=1.0
@@ -149,7 +153,8 @@ class TranslatorConfig(Settings):
     blocks: int = setting(9, help="residual blocks [R]", minimum=1)
     cycle: float = setting(10.0, help="weight of the cycle's L1 [D]", minimum=0.0)
     identity: float = setting(
-        5.0, help="weight of the identity's L1; vessel maps are repeated to the image's channels for it; 0: they are not [D]",
+        5.0,
+        help="weight of the identity's L1; vessel maps are repeated to the image's channels for it; 0: they are not [D]",
         minimum=0.0,
     )
     buffer: int = setting(50, help="earlier fakes that discriminators are shown again; 0: none [D]", minimum=0)
@@ -250,10 +255,14 @@ class TVPSConfig(MethodConfig):
         if self.synthesises and self.image_size % divisor:
             raise ConfigError(f"image_size = {self.image_size}: must be a multiple of 2^generator.levels = {divisor}")
         if self.synthesises and self.losses.adversarial and self.discriminator.patch > self.image_size:
-            raise ConfigError(f"discriminator.patch = {self.discriminator.patch}: must be at most image_size = {self.image_size}")
+            raise ConfigError(
+                f"discriminator.patch = {self.discriminator.patch}: must be at most image_size = {self.image_size}"
+            )
         if self.domain == "vessel" and self.channels != 3 and self.vessels.source != "mask":
             raise ConfigError("domain 'vessel' makes vessel maps of colour photographs: channels must be 3")
         if self.translates and (self.image_size % 4 or self.image_size < 24):
             raise ConfigError(f"image_size = {self.image_size}: must be a multiple of 4, and at least 24, for the translator")
         if self.losses.kl_reduction == "reference" and self.generator.posterior == "xy":
-            raise ConfigError("losses.kl_reduction 'reference' knows no other prior than N(0, I): generator.posterior must be 'x'")
+            raise ConfigError(
+                "losses.kl_reduction 'reference' knows no other prior than N(0, I): generator.posterior must be 'x'"
+            )

@@ -12,11 +12,11 @@ from medsynth_tf.data.schema import RecordRequirements
 from medsynth_tf.data.source import Source
 from medsynth_tf.data.transforms import from_unit_range
 from medsynth_tf.layers.initializers import layer_seed
-from medsynth_tf.losses.adversarial import logistic_discriminator, logistic_generator
 from medsynth_tf.losses.classification import cross_entropy
 from medsynth_tf.methods.augmentation.tvps import serving
 from medsynth_tf.methods.augmentation.tvps.config import TVPSConfig
 from medsynth_tf.methods.augmentation.tvps.data import batches, unpaired
+from medsynth_tf.methods.augmentation.tvps.learning import Batch, OnlineLearning, mean_accuracy, to_unit
 from medsynth_tf.methods.augmentation.tvps.networks import PartialDecoder, PartialEncoder, PatchScorer
 from medsynth_tf.methods.augmentation.tvps.synthesis import Generated, Holes, draw_holes, generate
 from medsynth_tf.methods.augmentation.tvps.translator import CycleTranslator, IdentityTranslator
@@ -26,13 +26,10 @@ from medsynth_tf.methods.base import Method
 from medsynth_tf.methods.schedules import CosineDecay, LinearDecay
 from medsynth_tf.methods.stage import Stage
 from medsynth_tf.networks.classifiers import ImageClassifier
-from medsynth_tf.ops import mixing
-from medsynth_tf.ops.patch_masks import compose, crop_around_hole, hole_weight
-
-Batch = dict[str, tf.Tensor]
+from medsynth_tf.ops.patch_masks import compose, hole_weight
 
 
-class TVPS(Method):
+class TVPS(OnlineLearning, Method):
     """A classifier whose training images are extended online by synthetic parts, or by a baseline's mixing.
 
     Call it on {"image": uint8 [B, S, S, C], "seed": int64 [B]}, and "vessels" uint8 [B, S, S] where maps come from record masks,
@@ -201,9 +198,7 @@ class TVPS(Method):
         if classifier_optimizer is None and own.optimiser == "sgd":
             clip = self.config.training.clip_norm
             classifier_optimizer = tf.keras.optimizers.SGD(own.learning_rate, own.momentum, global_clipnorm=clip)
-        self.classifier_optimizer = self.with_loss_scale(
-            classifier_optimizer or self.make_adam(own.learning_rate, 0.9, 0.999)
-        )
+        self.classifier_optimizer = self.with_loss_scale(classifier_optimizer or self.make_adam(own.learning_rate, 0.9, 0.999))
         super().compile(optimizer=self.classifier_optimizer, **kwargs)
         self.classifier_optimizer.build(self.classifier.trainable_variables)
         if not self.config.synthesises:
@@ -221,7 +216,7 @@ class TVPS(Method):
             self.translator.compile(jit_compile=kwargs["jit_compile"])
 
     @property
-    def _tuned(self) -> list[tf.Variable]:
+    def tuned_variables(self) -> list[tf.Variable]:
         """Variables of the translator that stage B goes on training."""
         return self.translator.to_image.trainable_variables if self._finetunes else []  # type: ignore[union-attr]
 
@@ -234,7 +229,7 @@ class TVPS(Method):
         """φ and θ: of encoder and decoder, and of the translator if it is fine-tuned."""
         if self.encoder is None or self.decoder is None:
             return []
-        return self.encoder.trainable_variables + self.decoder.trainable_variables + self._tuned
+        return self.encoder.trainable_variables + self.decoder.trainable_variables + self.tuned_variables
 
     @property
     def metrics(self) -> list[tf.keras.metrics.Metric]:
@@ -256,7 +251,8 @@ class TVPS(Method):
 
     def generate(self, maps: tf.Tensor, visible: tf.Tensor, seeds: tf.Tensor, **options: Any) -> Generated:
         """`synthesis.generate` with this model's generator."""
-        assert self.encoder is not None and self.decoder is not None
+        assert self.encoder is not None
+        assert self.decoder is not None
         return generate(self.config, self.encoder, self.decoder, maps, visible, seeds, **options)
 
     def finish_map(self, raw: tf.Tensor, maps: tf.Tensor, keep: tf.Tensor) -> tf.Tensor:
@@ -275,7 +271,7 @@ class TVPS(Method):
         assert self.translator is not None
         generated = tf.cast(self.translator(finished, training=False), tf.float32)
         weight = hole_weight(keep, self.config.masks.feather)
-        return compose(_to_unit(image), generated, weight), generated
+        return compose(to_unit(image), generated, weight), generated
 
     def synthesize(
         self,
@@ -330,161 +326,20 @@ class TVPS(Method):
 
     def logits(self, image: tf.Tensor, training: bool = False) -> tf.Tensor:
         """uint8 [B, S, S, C] → float32 [B, K]."""
-        return self.classifier(_to_unit(image), training=training)["logits"]
-
-    # -- losses -------------------------------------------------------------------------------------------------------------
-    def reconstruction(self, raw: tf.Tensor, maps: tf.Tensor, visible: tf.Tensor) -> dict[str, tf.Tensor]:
-        """The weighted loss of each pixel's mean, and its parts: {"loss", "hole", "context"}, float32 scalars."""
-        own = self.config.losses
-        if self.config.domain == "vessel":
-            errors = tf.nn.sigmoid_cross_entropy_with_logits(labels=maps, logits=raw)
-        else:
-            errors = tf.abs(raw - maps)
-        errors = tf.reduce_mean(errors, -1, keepdims=True)
-        hole = 1.0 - visible
-        return {
-            "loss": tf.reduce_mean(errors * (own.hole_weight * hole + own.context_weight * visible)),
-            "hole": tf.math.divide_no_nan(tf.reduce_sum(errors * hole), tf.reduce_sum(hole)),
-            "context": tf.math.divide_no_nan(tf.reduce_sum(errors * visible), tf.reduce_sum(visible)),
-        }
-
-    def judged(self, maps: tf.Tensor, keep: tf.Tensor) -> tf.Tensor:
-        """What the discriminator sees of maps [B, S, S, C]: the patch around the hole, or all."""
-        if self.config.discriminator.scope == "full":
-            return maps
-        return crop_around_hole(maps, keep, self.config.discriminator.patch)
-
-    def schedule(self) -> tuple[tf.Tensor, tf.Tensor]:
-        """How far λ_kl has risen, in [0, 1], and whether the warm-up is over, 0 or 1; by the classifier's steps so far."""
-        own = self.config.losses
-        total = tf.cast(tf.maximum(self.total_steps, 1), tf.float32)
-        progress = tf.cast(self.classifier_optimizer.iterations, tf.float32) / total
-        ramp = tf.minimum(progress / own.kl_ramp, 1.0) if own.kl_ramp else tf.constant(1.0)
-        return ramp, tf.cast(progress >= own.warm_up, tf.float32)
+        return self.classifier(to_unit(image), training=training)["logits"]
 
     # -- Keras steps --------------------------------------------------------------------------------------------------------
     def train_step(self, batch: Batch) -> dict[str, tf.Tensor]:
         """Discriminator, generator, classifier, one after the other; or the classifier alone on mixed images."""
-        measured = self._online_step(batch) if self.config.synthesises else self._baseline_step(batch)
+        measured = self.online_step(batch) if self.config.synthesises else self.baseline_step(batch)
         if self.average is not None:
             self.average.update()
         return self._record(measured)
 
-    def _online_step(self, batch: Batch) -> dict[str, tf.Tensor]:
-        image, label, seeds = batch["image"], batch["label"], batch["seed"]
-        maps = self.maps_of(batch)
-        holes = draw_holes(self.config.masks, image, seeds)
-        ramp, active = self.schedule()
-        with tf.GradientTape() as tape:
-            made = self.generate(maps, holes.visible, seeds, training=True)
-            divergence = self.replica_loss(self.config.losses.kl * ramp * made.kl, self.generator_optimizer)
-        measured = self._discriminator_step(maps, made.raw, holes.keep)
-        gradient, tuned, composition, more = self._output_gradients(image, label, maps, made.raw, holes, active)
-        # the losses are functions of the decoder's output alone, so that each is differentiated once and can be watched
-        variables = self.encoder.trainable_variables + self.decoder.trainable_variables  # type: ignore[union-attr]
-        targets, weights = [made.raw], [gradient]
-        if self.config.generator.variational:
-            targets, weights = [*targets, divergence], [*weights, tf.ones_like(divergence)]
-        gradients = tape.gradient(
-            targets, variables, output_gradients=weights, unconnected_gradients=tf.UnconnectedGradients.ZERO
-        )
-        self.apply(self.generator_optimizer, [*gradients, *tuned], variables + self._tuned)
-        measured |= more | self._classifier_step(image, label, composition, active)
-        measured["kl_component"] = tf.reduce_mean(made.kl_component)
-        measured["kl_gaussian"] = tf.reduce_mean(made.kl_gaussian)
-        return measured | self._usage(made)
-
-    def _usage(self, made: Generated) -> dict[str, tf.Tensor]:
-        usage = tf.reduce_mean(made.component, axis=0)
-        return {f"component_{k}": usage[k] for k in range(self.config.generator.components)}
-
-    def _discriminator_step(self, maps: tf.Tensor, raw: tf.Tensor, keep: tf.Tensor) -> dict[str, tf.Tensor]:
-        if self.discriminator is None:
-            return {}
-        fake = self.judged(tf.stop_gradient(self.finish_map(raw, maps, keep)), keep)
-        with tf.GradientTape() as tape:
-            on_real = self.discriminator(self.judged(maps, keep), training=True)
-            on_fake = self.discriminator(fake, training=True)
-            loss = logistic_discriminator(on_real, on_fake)
-            objective = self.replica_loss(loss, self.discriminator_optimizer)
-        variables = self.discriminator.trainable_variables
-        self.apply(self.discriminator_optimizer, tape.gradient(objective, variables), variables)
-        right = tf.concat([on_real > 0.0, on_fake <= 0.0], 0)
-        return {"discriminator": loss, "discriminator_accuracy": tf.reduce_mean(tf.cast(right, tf.float32))}
-
-    def _output_gradients(
-        self, image: tf.Tensor, label: tf.Tensor, maps: tf.Tensor, raw: tf.Tensor, holes: Holes, active: tf.Tensor
-    ) -> tuple[tf.Tensor, list[tf.Tensor], tf.Tensor, dict[str, tf.Tensor]]:
-        """Gradient of the generator's losses at its output, that of the fine-tuned translator, the compositions, and measures.
-
-        The classifier judges in inference mode here: neither its weights nor its batch-norm statistics move.
-        """
-        own, optimizer = self.config.losses, self.generator_optimizer
-        measured: dict[str, tf.Tensor] = {}
-        with tf.GradientTape(persistent=True) as tape:
-            tape.watch(raw)
-            errors = self.reconstruction(raw, maps, holes.visible)
-            reconstruction = self.replica_loss(own.reconstruction * errors["loss"], optimizer)
-            finished = self.finish_map(raw, maps, holes.keep)
-            composition, _ = self.compose(image, finished, holes.keep)
-            if self.discriminator is not None:
-                measured["generator"] = logistic_generator(self.discriminator(self.judged(finished, holes.keep), training=True))
-                adversarial = self.replica_loss(own.adversarial * measured["generator"], optimizer)
-            if own.task:
-                measured["task"] = cross_entropy(self.classifier(composition, training=False)["logits"], label)
-                task = self.replica_loss(active * own.task * own.task_sign * measured["task"], optimizer)
-        by_reconstruction = tape.gradient(reconstruction, raw)
-        gradient, tuned = by_reconstruction, [tf.zeros_like(v) for v in self._tuned]
-        if self.discriminator is not None:
-            gradient += tape.gradient(adversarial, raw)
-        if own.task:
-            by_task, tuned = tape.gradient(task, [raw, self._tuned])
-            gradient += by_task
-            measured["task_gradient_ratio"] = tf.math.divide_no_nan(tf.norm(by_task), tf.norm(by_reconstruction))
-        measured["reconstruction_hole"], measured["reconstruction_context"] = errors["hole"], errors["context"]
-        return gradient, tuned, composition, measured
-
-    def _classifier_step(
-        self, image: tf.Tensor, label: tf.Tensor, composition: tf.Tensor, active: tf.Tensor
-    ) -> dict[str, tf.Tensor]:
-        """CE on real images + λ_syn CE on compositions, in one pass; its gradient ends at the compositions."""
-        images = tf.concat([_to_unit(image), tf.stop_gradient(composition)], 0)
-        with tf.GradientTape() as tape:
-            on_real, on_synthetic = tf.split(self.classifier(images, training=True)["logits"], 2)
-            losses = {"classifier_real": cross_entropy(on_real, label), "classifier_synthetic": cross_entropy(on_synthetic, label)}
-            weight = active * self.config.losses.synthetic
-            loss = losses["classifier_real"] + weight * losses["classifier_synthetic"]
-            objective = self.replica_loss(loss, self.classifier_optimizer)
-        variables = self.classifier.trainable_variables
-        self.apply(self.classifier_optimizer, tape.gradient(objective, variables), variables)
-        return losses | {"accuracy": _accuracy(on_real, label)}
-
-    def _baseline_step(self, batch: Batch) -> dict[str, tf.Tensor]:
-        images, targets = self.mix(batch)
-        with tf.GradientTape() as tape:
-            logits = self.classifier(images, training=True)["logits"]
-            loss = tf.reduce_mean(tf.nn.softmax_cross_entropy_with_logits(labels=targets, logits=logits))
-            objective = self.replica_loss(loss, self.classifier_optimizer)
-        variables = self.classifier.trainable_variables
-        self.apply(self.classifier_optimizer, tape.gradient(objective, variables), variables)
-        return {"classifier_real": loss, "accuracy": _accuracy(logits, batch["label"])}
-
-    def mix(self, batch: Batch) -> tuple[tf.Tensor, tf.Tensor]:
-        """The baseline's images float32 [B, S, S, C] in [-1, 1] and targets [B, K]."""
-        own, seeds = self.config.mixing, batch["seed"]
-        images, targets = _to_unit(batch["image"]), tf.one_hot(batch["label"], self.config.classes)
-        if self.config.augmentation == "mixup":
-            return mixing.mixup(images, targets, seeds, own.alpha)
-        if self.config.augmentation == "cutmix":
-            return mixing.cutmix(images, targets, seeds, own.alpha)[:2]
-        if self.config.augmentation == "cutout":
-            images = mixing.cutout(images, seeds, own.cutout_side)
-        return images, targets
-
     def test_step(self, batch: Batch) -> dict[str, tf.Tensor]:
         """The classifier's loss and accuracy on images, and, with a generator, on compositions, without learning."""
         logits = self.logits(batch["image"])
-        measured = {"classifier_real": cross_entropy(logits, batch["label"]), "accuracy": _accuracy(logits, batch["label"])}
+        measured = {"classifier_real": cross_entropy(logits, batch["label"]), "accuracy": mean_accuracy(logits, batch["label"])}
         if self.config.synthesises:
             maps, holes = self.maps_of(batch), draw_holes(self.config.masks, batch["image"], batch["seed"])
             made = self.generate(maps, holes.visible, batch["seed"])
@@ -496,7 +351,7 @@ class TVPS(Method):
                 "classifier_synthetic": cross_entropy(self.classifier(composition)["logits"], batch["label"]),
                 "kl_component": tf.reduce_mean(made.kl_component),
                 "kl_gaussian": tf.reduce_mean(made.kl_gaussian),
-                **self._usage(made),
+                **self.usage(made),
             }
         return self._record(measured)
 
@@ -523,14 +378,7 @@ class TVPS(Method):
             made = {name: value[:, 0] for name, value in self.synthesize(batch).items()}
         pictures = {"image": batch["image"], "mask": tf.cast(made["mask"] * 255, tf.uint8)[..., tf.newaxis]}
         if self.config.domain == "vessel":
-            pictures |= {name: from_unit_range(2 * maps - 1) for name, maps in (("vessels", self.maps_of(batch)), ("map", made["map"]))}
+            pictures |= {
+                name: from_unit_range(2 * maps - 1) for name, maps in (("vessels", self.maps_of(batch)), ("map", made["map"]))
+            }
         return pictures | {"generated": from_unit_range(made["generated"]), "synthetic": from_unit_range(made["image"])}
-
-
-def _to_unit(image: tf.Tensor) -> tf.Tensor:
-    """uint8 → float32 in [-1, 1]."""
-    return tf.cast(image, tf.float32) / 127.5 - 1.0
-
-
-def _accuracy(logits: tf.Tensor, label: tf.Tensor) -> tf.Tensor:
-    return tf.reduce_mean(tf.cast(tf.argmax(logits, -1) == label, tf.float32))

@@ -143,16 +143,12 @@ class PartialDecoder(tf.keras.Model):
         for level in reversed(range(levels)):
             width = filters * 2**level
             self.ups.append(
-                tf.keras.layers.Conv2DTranspose(
-                    width, 2, 2, kernel_initializer=glorot(f"up_{level}"), name=f"up_{level}"
-                )
+                tf.keras.layers.Conv2DTranspose(width, 2, 2, kernel_initializer=glorot(f"up_{level}"), name=f"up_{level}")
             )
             self.blocks.append(
                 LevelBlock(width, depth, kernel, norm, layer_seed(seed, f"level_{level}"), name=f"level_{level}")
             )
-        self.to_map = tf.keras.layers.Conv2D(
-            channels, 1, kernel_initializer=glorot("to_map"), dtype=tf.float32, name="to_map"
-        )
+        self.to_map = tf.keras.layers.Conv2D(channels, 1, kernel_initializer=glorot("to_map"), dtype=tf.float32, name="to_map")
 
     def call(self, inputs: tuple[tf.Tensor, list[tf.Tensor]], training: bool = False) -> tf.Tensor:
         """(z [B, D], the encoder's maps finest first) → [B, S, S, channels] float32."""
@@ -205,5 +201,3 @@ class PatchScorer(tf.keras.Model):
                 x = self.norms[index - 1](x, training=training)
             x = tf.nn.leaky_relu(x, 0.2)
         return tf.reshape(self.convolutions[-1](x), [-1])
-
-

@@ -9,7 +9,7 @@ import tensorflow as tf
 from medsynth_tf.layers.initializers import layer_seed
 from medsynth_tf.losses.adversarial import least_squares_discriminator, least_squares_generator
 from medsynth_tf.methods.augmentation.tvps.config import TVPSConfig
-from medsynth_tf.methods.base import Method
+from medsynth_tf.methods.optimisation import Optimisation
 from medsynth_tf.networks.resnet_translator import AveragedPatchScorer, ResNetTranslator
 from medsynth_tf.ops import random
 
@@ -67,14 +67,19 @@ class ReplayBuffer(tf.keras.layers.Layer):
         _, images, filled, shown = tf.while_loop(
             lambda index, *_: index < batch,
             step,
-            (tf.constant(0), tf.convert_to_tensor(self.images), tf.convert_to_tensor(self.filled), tf.TensorArray(tf.float16, batch)),
+            (
+                tf.constant(0),
+                tf.convert_to_tensor(self.images),
+                tf.convert_to_tensor(self.filled),
+                tf.TensorArray(tf.float16, batch),
+            ),
         )
         self.images.assign(images)
         self.filled.assign(filled)
         return tf.cast(tf.ensure_shape(shown.stack(), fakes.shape), tf.float32)
 
 
-class CycleTranslator(Method):
+class CycleTranslator(Optimisation, tf.keras.Model):
     """CycleGAN between vessel maps and photographs, with a train step of its own.
 
     Call it on maps float32 [B, S, S, 1] in [0, 1] for photographs float32 [B, S, S, C] in [-1, 1].
@@ -83,13 +88,13 @@ class CycleTranslator(Method):
         config: the method's; `config.translator` is read.
     """
 
-    config_class = TVPSConfig
     config: TVPSConfig
     LOSSES: ClassVar[tuple[str, ...]] = ("translator", "cycle", "identity", "translator_discriminator")
 
     def __init__(self, config: TVPSConfig, **kwargs: Any):
-        super().__init__(config, **kwargs)
-        own = config.translator
+        super().__init__(**kwargs)
+        self.config, own = config, config.translator
+        self.distribute_reduction_method = "first"  # as for methods: what is measured is a mean over replicas already
         self.repeats = config.channels if own.identity > 0 else 1  # the identity's loss needs equal numbers of channels
         seed, size = layer_seed(config.seed, "translator"), config.image_size
 
@@ -154,9 +159,9 @@ class CycleTranslator(Method):
         losses: dict[str, tf.Tensor] = {}
         with tf.GradientTape() as tape:
             fake_image, fake_vessels = self.to_image(vessels, training=True), self.to_vessels(image, training=True)
-            losses["translator"] = least_squares_generator(self.image_scorer(fake_image, training=True)) + least_squares_generator(
-                self.vessel_scorer(fake_vessels, training=True)
-            )
+            losses["translator"] = least_squares_generator(
+                self.image_scorer(fake_image, training=True)
+            ) + least_squares_generator(self.vessel_scorer(fake_vessels, training=True))
             losses["cycle"] = _l1(self.to_vessels(fake_image, training=True), vessels) + _l1(
                 self.to_image(fake_vessels, training=True), image
             )
