@@ -164,8 +164,7 @@ def _severity(predict: Predict, config: Any, out: Path) -> tuple[dict[str, Any],
 
 
 _BY_TASK: Mapping[str, Callable[..., dict[str, Any]]] = {
-    "label map to photograph": _label_to_image,
-    "masks and grade to photograph": judge_graded_translation,
     "augmentation for classification": judge_augmentation,
     "label map to photograph": _label_to_image,
+    "masks and grade to photograph": judge_graded_translation,
 }
