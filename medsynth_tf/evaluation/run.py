@@ -18,6 +18,7 @@ from medsynth_tf.evaluation.agreement import VesselLabels
 from medsynth_tf.evaluation.generation import GenerationImages, write_generation_report
 from medsynth_tf.evaluation.severity import lesion_codes, severity_by_grade
 from medsynth_tf.evaluation.sheets import Row, write_sheet
+from medsynth_tf.evaluation.joint_generation import judge_pairs
 from medsynth_tf.methods.saving import load
 from medsynth_tf.metrics.extractors import default_extractor
 
@@ -161,4 +162,7 @@ def _severity(predict: Predict, config: Any, out: Path) -> tuple[dict[str, Any],
     }
 
 
-_BY_TASK: Mapping[str, Callable[..., dict[str, Any]]] = {"label map to photograph": _label_to_image}
+_BY_TASK: Mapping[str, Callable[..., dict[str, Any]]] = {
+    "label map to photograph": _label_to_image,
+    "photograph with masks": judge_pairs,
+}
