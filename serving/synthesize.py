@@ -42,15 +42,19 @@ class _Job:
     settings: dict[str, Any]
     resize: Resize
     timeout: float
+    graded: bool  # whether the model takes a grade
 
     def batch(self, indices: Sequence[int]) -> list[Entry]:
         """Asks for the images `indices`, writes them with their masks; their entries."""
         keys = [self.keys[index % len(self.keys)] for index in indices]
         masks = [self._mask(key) for key in keys]
         seeds = [derive_seed(self.settings["seed"], "synthesize", index) for index in indices]
+        inputs = {"label_map": np.stack(masks), "seed": np.array(seeds, np.int64)}
+        if self.graded:  # the record's own; -1 leaves it to the model
+            inputs["grade"] = np.array([-1 if key.label is None else key.label for key in keys], np.int64)
         images = self.client.predict(
             self.settings["model"],
-            {"label_map": np.stack(masks), "seed": np.array(seeds, np.int64)},
+            inputs,
             version=self.settings["version"],
             outputs=["image"],
             timeout=self.timeout,
@@ -120,7 +124,8 @@ def synthesize(
 
     Args:
         server: host:port.
-        model: its name on the server; its serving_default takes label_map uint8 [B, H, W], seed int64 [B] and gives image.
+        model: its name on the server; its serving_default takes label_map uint8 [B, H, W], seed int64 [B] and gives image; where it
+            takes a grade int64 [B] too, that of the mask's record is asked for.
         source: where the label maps are (uint8 `mask`, [H, W], of each record).
         count: number of images.
         folder: gets images/<name>.<suffix>, masks/<name>.png, manifest.jsonl, manifest.csv, synthesis.json.
@@ -174,7 +179,8 @@ def synthesize(
         else:
             manifest.require_same(former, settings, SETTINGS_THAT_DECIDE)
             settings = former  # `created` too, so that a resumed run writes the bytes that the killed one would have
-        job = _Job(client, source, keys, Path(folder), settings, resize, timeout)
+        graded = "grade" in metadata.signatures["serving_default"].inputs
+        job = _Job(client, source, keys, Path(folder), settings, resize, timeout, graded)
         return _run(job, manifest, count, batch_size=batch_size, in_flight=in_flight, progress=progress)
 
 

@@ -2,8 +2,8 @@
 
     python benchmarks/claims/pm_ddpm.py [--seeds 0] [--steps 1200]
 
-For each seed a DDPM with the paper's schedule learns 512 phantom eyes with the optic disc's mask as fourth channel. The disc is looked for
-in 48 generated photographs by brightness alone: it must agree with the generated mask better than with the masks of other
+For each seed a DDPM with the paper's schedule learns 512 phantom eyes with the optic disc's mask as fourth channel. The disc is
+looked for in 48 generated photographs by brightness alone: it must agree with the generated mask better than with the masks of other
 samples, by 0.35 in Dice. Nothing is asserted of colours or areas at this size. Then the same weights sample the same noises by DDIM in
 10, 25, 50 and 300 steps: pairing and time of each are reported.
 """
@@ -70,7 +70,9 @@ def main() -> int:
     parser.add_argument("--samples", type=int, default=48)
     parser.add_argument("--ddim-steps", type=int, nargs="*", default=[10, 25, 50, 300])
     parser.add_argument("--schedule", choices=("paper", "rescaled", "cosine"), default="paper")
-    parser.add_argument("--picture", help="PNG to write the first seed's samples to; those of DDIM get its steps before the suffix")
+    parser.add_argument(
+        "--picture", help="PNG to write the first seed's samples to; those of DDIM get its steps before the suffix"
+    )
     arguments = parser.parse_args()
     source = phantom()
     real = real_figures(source)

@@ -96,7 +96,7 @@ class Translator(tf.keras.Model):
 def drawn(seed: int, count: int, size: int = SIZE) -> dict[str, np.ndarray]:
     """Images uint8, label maps uint8 and grades of a series of phantoms."""
     source = PhantomSource("exudates", count, size=size, seed=seed)
-    records = [source.read(key) for key in source.keys()]  # noqa: SIM118
+    records = [source.read(key) for key in source.keys()]
     return {name: np.stack([record[name] for record in records]) for name in ("image", "mask", "label")}
 
 

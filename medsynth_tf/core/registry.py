@@ -43,6 +43,15 @@ class MethodInfo:
 
 _METHODS = (
     MethodInfo(
+        slug="dr_gan",
+        family="translation",
+        class_name="DRGAN",
+        title="DR-GAN: Conditional Generative Adversarial Network for Fine-Grained Lesion Synthesis on Diabetic Retinopathy Images",
+        task="masks and grade to photograph",
+        modality="fundus",
+        reference="Zhou, Wang, He, Cui, Zhu, Liu, Shao: IEEE JBHI 2022, arXiv:1912.04670",
+    ),
+    MethodInfo(
         slug="pm_dcgan",
         family="generation",
         class_name="PMDCGAN",
@@ -68,6 +77,15 @@ _METHODS = (
         task="label map to photograph",
         modality="fundus",
         reference="Son, Alansary, Rueckert, Kainz, Hou: Imperial College London, 2021; SPADE: Park et al., arXiv:1903.07291",
+    ),
+    MethodInfo(
+        slug="tvps",
+        family="augmentation",
+        class_name="TVPS",
+        title="Beyond MixUps: Task-Guided Variational Partial Synthesis for Fundus Image Analysis",
+        task="augmentation for classification",
+        modality="fundus",
+        reference="Li, Long, Wang, Chen, Liu: Nankai University and Tianjin Eye Hospital, 2025",
     ),
 )
 METHODS: Mapping[str, MethodInfo] = {info.slug: info for info in _METHODS}

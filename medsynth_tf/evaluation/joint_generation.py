@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 from scipy import ndimage
 
-from medsynth_tf.core.seeds import derive_seed
 from medsynth_tf.core.registry import method_info
+from medsynth_tf.core.seeds import derive_seed
 from medsynth_tf.data.fundus import field_of_view
 from medsynth_tf.data.joint_config import JointImageConfig
 from medsynth_tf.data.source import Source
@@ -37,7 +37,7 @@ def judge_pairs(
     """Writes the report on `evaluation.samples` pairs; arguments as for every judge in `evaluation.run`.
 
     Returns:
-        The metrics of `evaluate_generation`, with masks also `pairing`, `masks` and, where `judge.downstream` asks for it, `downstream`.
+        The metrics of `evaluate_generation`, with masks also `pairing`, `masks` and, if `judge.downstream`, `downstream`.
     """
     model_class = method_info(config.slug).model_class()
     held_out = _collected(model_class.dataset(source, config, split, config.seed, training=False))
@@ -80,9 +80,9 @@ def pair_metrics(
 
     Returns:
         `pairing`: mean Dice of generated masks with what a segmenter of real pairs finds in their images (`paired`), in
-        images of others (`shuffled`), the difference (`margin`), and the segmenter's Dice on held-out real pairs (`real`), means over the
-        masks and for each. `masks`: see `plausibility`. `downstream`: Dice on held-out pairs of a segmenter of real pairs
-        (`real`), of real and synthetic ones (`with_synthetic`), and the `gain`.
+        images of others (`shuffled`), the difference (`margin`), and the segmenter's Dice on held-out real pairs (`real`), means
+        over the masks and for each. `masks`: see `plausibility`. `downstream`: Dice on held-out pairs of a segmenter of real
+        pairs (`real`), of real and synthetic ones (`with_synthetic`), and the `gain`.
     """
     names, classes = config.mask_names, len(config.mask_names) + 1
     judge = Segmenter(train["image"], train["label_map"], classes, config.judge, config.seed)
@@ -127,8 +127,8 @@ def plausibility(
         names: of codes 1, 2, …
 
     Returns:
-        `empty`: share of samples of which a mask has no pixel. `area_<name>`: mean area over that of real masks. `one_component`: share of
-        discs, of those there are, in one piece. `inside_view`: share of mask pixels in their photograph's field of view. With atrophy
+        `empty`: share of samples of which a mask has no pixel. `area_<name>`: mean area over that of real masks.
+        `one_component`: share of discs, of those there are, in one piece. `inside_view`: share of mask pixels in their photograph's field of view. With atrophy
         `touching`: share of samples with disc and atrophy where these touch. None where there is nothing to count.
     """
 

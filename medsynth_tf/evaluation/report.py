@@ -28,6 +28,16 @@ _MEANINGS = {
     "label_agreement.precision_synthetic": "share of the vessels found in synthetic images that the mask has",
     "label_agreement.recall_synthetic": "share of the mask's vessels that are found in synthetic images",
     "label_agreement.dice_shuffled": "synthetic images against masks of others: what ignoring the mask would give",
+    "classifier.accuracy": "share of held-out images that the classifier names rightly",
+    "classifier.auc": "how well its scores order each class against the rest; 0.5 is chance, 1 is perfect",
+    "classifier.f1": "mean over classes of the balance between missed and false findings",
+    "classifier.kappa": "agreement beyond chance; for grades, errors by several grades count more",
+    "compositions.accuracy": "share of compositions that the classifier names as their image's label says",
+    "compositions.label_preservation": "that over its accuracy on the images: 1 means synthesis does not change what is seen",
+    "compositions.same_answer": "share of compositions that are answered as their image is",
+    "compositions.change_inside": "mean change of a pixel in the hole, of the range 0 to 1",
+    "compositions.largest_change_outside": "must be 0: nothing changes where the image is kept",
+    "compositions.diversity": "how much draws of one image differ where they are synthetic",
 }
 _PAIRING = {
     "paired": "how well masks fit what a segmenter of real pairs finds in their own images (1 is perfectly)",

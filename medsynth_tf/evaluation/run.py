@@ -15,10 +15,12 @@ from medsynth_tf.core.names import look_up
 from medsynth_tf.core.registry import load_any_config, method_info
 from medsynth_tf.data.source import Source
 from medsynth_tf.evaluation.agreement import VesselLabels
+from medsynth_tf.evaluation.augmentation import judge_augmentation
 from medsynth_tf.evaluation.generation import GenerationImages, write_generation_report
+from medsynth_tf.evaluation.graded_translation import judge_graded_translation
+from medsynth_tf.evaluation.joint_generation import judge_pairs
 from medsynth_tf.evaluation.severity import lesion_codes, severity_by_grade
 from medsynth_tf.evaluation.sheets import Row, write_sheet
-from medsynth_tf.evaluation.joint_generation import judge_pairs
 from medsynth_tf.methods.saving import load
 from medsynth_tf.metrics.extractors import default_extractor
 
@@ -163,6 +165,8 @@ def _severity(predict: Predict, config: Any, out: Path) -> tuple[dict[str, Any],
 
 
 _BY_TASK: Mapping[str, Callable[..., dict[str, Any]]] = {
+    "augmentation for classification": judge_augmentation,
     "label map to photograph": _label_to_image,
+    "masks and grade to photograph": judge_graded_translation,
     "photograph with masks": judge_pairs,
 }

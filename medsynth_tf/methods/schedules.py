@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import tensorflow as tf
 
 
@@ -29,3 +31,22 @@ class LinearDecay(tf.keras.callbacks.Callback):
         """Sets the epoch's learning rates."""
         for optimizer, start in self.optimizers:
             optimizer.learning_rate.assign(start * self.factor(epoch))
+
+
+class CosineDecay(tf.keras.callbacks.Callback):
+    """A learning rate that falls from its start to zero along half a cosine, epoch by epoch (Loshchilov and Hutter,
+    arXiv:1608.03983, without restarts).
+
+    Args:
+        optimizer: whose rate.
+        start: in epoch 0.
+        epochs: of the whole stage.
+    """
+
+    def __init__(self, optimizer: tf.keras.optimizers.Optimizer, start: float, epochs: int):
+        super().__init__()
+        self.optimizer, self.start, self.epochs = optimizer, start, epochs
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Sets the epoch's learning rate."""
+        self.optimizer.learning_rate.assign(self.start * 0.5 * (1.0 + math.cos(math.pi * epoch / self.epochs)))

@@ -1,5 +1,4 @@
 """Folders: layouts, manifests, patients, optional names."""
-# ruff: noqa: SIM118  (`Source.keys` is a list, not a mapping's)
 
 from __future__ import annotations
 

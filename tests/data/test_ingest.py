@@ -1,5 +1,4 @@
 """Ingest: what goes in comes out, the damaged is listed, nothing is half there."""
-# ruff: noqa: SIM118  (`Source.keys` is a list, not a mapping's)
 
 from __future__ import annotations
 

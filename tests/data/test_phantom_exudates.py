@@ -26,7 +26,7 @@ def test_exudates_are_bright_where_the_map_has_them_and_follow_the_grade():
 def test_some_bright_spots_are_no_lesions():
     source = PhantomSource("exudates", 40, seed=2)
     found = 0
-    for key in source.keys():  # noqa: SIM118
+    for key in source.keys():
         record = source.read(key)
         green, mask = record["image"][..., 1].astype(float), record["mask"]
         local = green - ndimage.median_filter(green, 9)
@@ -37,7 +37,7 @@ def test_some_bright_spots_are_no_lesions():
 
 def test_the_same_seed_draws_the_same_eye_and_sizes_agree():
     small, large = PhantomSource("exudates", 3), PhantomSource("exudates", 9, size=96)
-    for key in small.keys():  # noqa: SIM118
+    for key in small.keys():
         first, second = small.read(key), large.read(key)
         np.testing.assert_array_equal(first["image"], PhantomSource("exudates", 3).read(key)["image"])
         assert abs((first["mask"] == 1).mean() - (second["mask"] == 1).mean()) < 0.01

@@ -198,7 +198,7 @@ def test_structures_join_the_lesion_map_and_the_vessels():
     maps = {}
     for labels in ("structures", "lesions"):
         source = PhantomSource("fundus", 12, size=128, labels=labels)
-        maps[labels] = np.stack([source.read(key)["mask"] for key in source.keys()])  # noqa: SIM118
+        maps[labels] = np.stack([source.read(key)["mask"] for key in source.keys()])
     structures, lesions = maps["structures"], maps["lesions"]
     for code, lesion in ((3, les.MA), (4, les.HE), (5, les.EX), (6, les.SE)):
         np.testing.assert_array_equal(structures == code, lesions == lesion)

@@ -1,5 +1,4 @@
 """TFRecord sources: the records that went in, by key and by stream."""
-# ruff: noqa: SIM118  (`Source.keys` is a list, not a mapping's)
 
 from __future__ import annotations
 

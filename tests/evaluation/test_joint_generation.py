@@ -13,7 +13,10 @@ from medsynth_tf.evaluation.joint_generation import pair_metrics, plausibility
 from medsynth_tf.evaluation.run import evaluate_export, evaluate_model
 from medsynth_tf.evaluation.segmenter import Segmenter
 
-SMALL = {"image_size": 32, "judge": {"steps": 60, "batch_size": 8, "widths": [8, 16], "learning_rate": 0.01, "downstream": True}}
+SMALL = {
+    "image_size": 32,
+    "judge": {"steps": 60, "batch_size": 8, "widths": [8, 16], "learning_rate": 0.01, "downstream": True},
+}
 
 
 def eyes(count, seed, atrophy=0.0):

@@ -41,7 +41,33 @@ TINY = {
             "training": {"batch_size": 2, "ema_decay": 0.5},
         },
         "phantom:fundus?count=10&size=32&labels=vessels",
-    )
+    ),
+    "dr_gan": (
+        {
+            "image_size": 32,
+            "grading": {"filters": 4, "image_size": 16},
+            "generator": {"filters": 4, "residual_blocks": 1, "mapping_layers": 2, "mapping_width": 8},
+            "fine": {"filters": 4},
+            "attention": {"chunk_rows": 10, "reductions": [2, 2, 2]},
+            "discriminator": {"count": 2, "filters": 4},
+            "training": {"batch_size": 2, "ema_decay": 0.5},
+        },
+        "phantom:graded_lesions?count=10&size=32",
+    ),
+    "tvps": (
+        {
+            "image_size": 24,
+            "channels": 3,
+            "domain": "vessel",
+            "generator": {"levels": 2, "filters": 2, "hidden": 4, "components": 3, "latent": 4},
+            "discriminator": {"filters": 2, "patch": 8},
+            "translator": {"filters": 2, "blocks": 1, "buffer": 2, "epochs": 1, "decay_epochs": 0},
+            "vessels": {"sigmas": [1.0, 2.0]},
+            "classifier": {"filters": 2},
+            "training": {"batch_size": 2, "ema_decay": 0.5},
+        },
+        "phantom:vessel_classes?count=10&size=24",
+    ),
 }
 SLUGS = [info.slug for info in ms.list_methods()]
 
@@ -87,6 +113,15 @@ def test_saving_and_loading_keeps_weights_optimisers_and_averages(trained, tmp_p
         ms.load(tmp_path)
     with pytest.raises(DataError, match="choose another name"):
         trained.save(tmp_path)
+
+
+def test_the_train_step_is_one_graph_traced_once(trained):
+    assert trained.train_function.experimental_get_tracing_count() == 1
+    # nothing in it leaves the graph for Python
+    operations = {
+        op.type for op in trained.train_function._list_all_concrete_functions_for_serialization()[0].graph.get_operations()
+    }
+    assert not operations & {"PyFunc", "EagerPyFunc", "PyFuncStateless"}
 
 
 def test_the_configuration_round_trips_through_keras(trained):

@@ -17,7 +17,9 @@ from medsynth_tf.data.source import RecordKey, Source
 _PHANTOMS = {
     "exudates": ("medsynth_tf.data.phantoms.exudates", "ExudatePhantom"),
     "fundus": ("medsynth_tf.data.phantoms.fundus", "FundusPhantom"),
+    "graded_lesions": ("medsynth_tf.data.phantoms.graded_lesions", "GradedLesionsPhantom"),
     "optic_disc": ("medsynth_tf.data.phantoms.optic_disc", "OpticDiscPhantom"),
+    "vessel_classes": ("medsynth_tf.data.phantoms.vessel_classes", "VesselClassesPhantom"),
 }
 
 

@@ -1,5 +1,8 @@
 """Card 29: the items of stage 1 (label maps by grade), each by its number."""
 
+import json
+import subprocess
+import sys
 from unittest import mock
 
 import numpy as np
@@ -278,7 +281,7 @@ def test_m14_each_class_comes_from_one_map_of_the_grade_asked_for():
 def test_m18_grades_come_from_the_records_from_chance_or_from_a_classifier(tmp_path):
     source = ms.open_source(SOURCE)
     given = next(iter(label_batches(source, tiny(batch_size=12), "all", 0, 0, 1, False)))
-    np.testing.assert_array_equal(given["grade"], [key.label for key in source.keys()])  # noqa: SIM118
+    np.testing.assert_array_equal(given["grade"], [key.label for key in source.keys()])
     assert given["label_map"].shape == [12, 64, 64]
     random = make_grading(tiny(grading="random"))({"seed": tf.range(2000, dtype=tf.int64)}).numpy()
     np.testing.assert_allclose(np.bincount(random, minlength=5) / 2000, 0.2, atol=0.03)
@@ -334,3 +337,33 @@ def test_both_stages_train_export_and_answer(tmp_path):
     model.save(tmp_path / "saved")
     again = ms.load(tmp_path / "saved")
     np.testing.assert_array_equal(again.sample_labels(grade, seed), model.sample_labels(grade, seed))
+
+
+MIRRORED = """
+import json, sys
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from medsynth_tf.methods.translation.semantic_retina.label_model import LabelGAN
+from tests.methods.translation.test_semantic_retina_labels import batch, tiny
+strategies = {"one": tf.distribute.OneDeviceStrategy("CPU:0"), "two": tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])}
+config = tiny(discriminator_learning_rate=1e-2, augmentation={"target": -1.0})
+for name, strategy in strategies.items():
+    with strategy.scope():
+        model = LabelGAN(config)
+        model.compile()
+    data = tf.data.Dataset.from_tensor_slices(batch(config, 8)).batch(8).repeat()
+    history = model.fit(data, epochs=3, steps_per_epoch=1, verbose=0).history
+    print(json.dumps({"losses": history, "probability": float(model.augmentation.probability.numpy())}))
+"""
+
+
+def test_two_replicas_compute_what_one_does():
+    done = subprocess.run([sys.executable, "-c", MIRRORED], capture_output=True, text=True, timeout=400, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    one, two = (json.loads(line) for line in done.stdout.strip().splitlines()[-2:])
+    assert one["losses"].keys() == two["losses"].keys()
+    for name, values in one["losses"].items():
+        np.testing.assert_allclose(two["losses"][name], values, atol=1e-4, err_msg=name)
+    assert one["probability"] == pytest.approx(0.03)
+    assert two["probability"] == pytest.approx(0.03)
