@@ -88,9 +88,9 @@ def main() -> int:
         holds &= run["holds"]
         runs.append(run)
         print(
-            f"seed {seed}: paired {run['paired']:.3f} - shuffled {run['shuffled']:.3f} = {run['margin']:.3f} >= {LEAST_MARGIN} "
-            f"(by {run['margin'] - LEAST_MARGIN:+.3f}): {'holds' if run['holds'] else 'DOES NOT HOLD'}; mask area {run['area']:.1f} px; "
-            f"training {seconds:.0f} s, 300 DDPM steps of {arguments.samples} samples {sampling_seconds:.1f} s",
+            f"seed {seed}: paired {run['paired']:.3f} - shuffled {run['shuffled']:.3f} = {run['margin']:.3f} "
+            f">= {LEAST_MARGIN} (by {run['margin'] - LEAST_MARGIN:+.3f}): {'holds' if run['holds'] else 'DOES NOT HOLD'}; "
+            f"mask area {run['area']:.1f} px; training {seconds:.0f} s, 300 DDPM steps of {arguments.samples} samples {sampling_seconds:.1f} s",
             flush=True,
         )
         if seed != arguments.seeds[0]:
@@ -102,8 +102,9 @@ def main() -> int:
                 samples, sampling_seconds = sampled(model, arguments.samples, sampler="ddim", steps=steps, clip_start=clip)
                 few.append({"steps": steps, "clip_start": clip, **score(samples), "seconds": sampling_seconds})
                 print(
-                    f"  DDIM {steps:3d} steps{', x0 clipped' if clip else '':12s}: paired {few[-1]['paired']:.3f}, shuffled "
-                    f"{few[-1]['shuffled']:.3f}, mask area {few[-1]['area']:.1f} px, empty {few[-1]['empty']:.2f}, {sampling_seconds:.2f} s",
+                    f"  DDIM {steps:3d} steps{', x0 clipped' if clip else '':12s}: paired {few[-1]['paired']:.3f}, "
+                    f"shuffled {few[-1]['shuffled']:.3f}, mask area {few[-1]['area']:.1f} px, "
+                    f"empty {few[-1]['empty']:.2f}, {sampling_seconds:.2f} s",
                     flush=True,
                 )
                 if arguments.picture and clip:

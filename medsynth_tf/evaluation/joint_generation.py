@@ -128,8 +128,9 @@ def plausibility(
 
     Returns:
         `empty`: share of samples of which a mask has no pixel. `area_<name>`: mean area over that of real masks.
-        `one_component`: share of discs, of those there are, in one piece. `inside_view`: share of mask pixels in their photograph's field of view. With atrophy
-        `touching`: share of samples with disc and atrophy where these touch. None where there is nothing to count.
+        `one_component`: share of discs, of those there are, in one piece. `inside_view`: share of mask pixels in their
+        photograph's field of view. With atrophy `touching`: share of samples with disc and atrophy where these touch.
+        None where there is nothing to count.
     """
 
     def share(values: Sequence[Any]) -> float | None:
