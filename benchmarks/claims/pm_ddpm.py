@@ -90,7 +90,8 @@ def main() -> int:
         print(
             f"seed {seed}: paired {run['paired']:.3f} - shuffled {run['shuffled']:.3f} = {run['margin']:.3f} "
             f">= {LEAST_MARGIN} (by {run['margin'] - LEAST_MARGIN:+.3f}): {'holds' if run['holds'] else 'DOES NOT HOLD'}; "
-            f"mask area {run['area']:.1f} px; training {seconds:.0f} s, 300 DDPM steps of {arguments.samples} samples {sampling_seconds:.1f} s",
+            f"mask area {run['area']:.1f} px; "
+            f"training {seconds:.0f} s, 300 DDPM steps of {arguments.samples} samples {sampling_seconds:.1f} s",
             flush=True,
         )
         if seed != arguments.seeds[0]:
