@@ -15,18 +15,18 @@ import time
 
 import numpy as np
 import tensorflow as tf
-
-import medsynth_tf as ms
 from pm_pairs import (
     AREA_TOLERANCE,
-    DealtMasks,
     LEAST_MARGIN,
+    DealtMasks,
     phantom,
     real_figures,
     score,
     write_picture,
     write_results,
 )
+
+import medsynth_tf as ms
 from medsynth_tf.core.seeds import derive_seed
 
 RECIPE = {
@@ -62,7 +62,9 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=3000)
     parser.add_argument("--samples", type=int, default=128)
-    parser.add_argument("--xavier-steps", type=int, default=600, help="of the paper's initialisation without noise, for the record; 0: none")
+    parser.add_argument(
+        "--xavier-steps", type=int, default=600, help="with the paper's initialisation, for the record; 0: none"
+    )
     parser.add_argument("--picture", help="PNG to write the first seed's samples to")
     arguments = parser.parse_args()
     source = phantom()

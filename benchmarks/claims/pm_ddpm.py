@@ -2,8 +2,8 @@
 
     python benchmarks/claims/pm_ddpm.py [--seeds 0] [--steps 1200]
 
-For each seed a DDPM with the paper's schedule learns 512 phantom eyes with the optic disc's mask as fourth channel. The disc is looked for
-in 48 generated photographs by brightness alone: it must agree with the generated mask better than with the masks of other
+For each seed a DDPM with the paper's schedule learns 512 phantom eyes with the optic disc's mask as fourth channel. The disc is
+looked for in 48 generated photographs by brightness alone: it must agree with the generated mask better than with the masks of other
 samples, by 0.35 in Dice. Nothing is asserted of colours or areas at this size. Then the same weights sample the same noises by DDIM in
 10, 25, 50 and 300 steps: pairing and time of each are reported.
 """
@@ -70,7 +70,9 @@ def main() -> int:
     parser.add_argument("--samples", type=int, default=48)
     parser.add_argument("--ddim-steps", type=int, nargs="*", default=[10, 25, 50, 300])
     parser.add_argument("--schedule", choices=("paper", "rescaled", "cosine"), default="paper")
-    parser.add_argument("--picture", help="PNG to write the first seed's samples to; those of DDIM get its steps before the suffix")
+    parser.add_argument(
+        "--picture", help="PNG to write the first seed's samples to; those of DDIM get its steps before the suffix"
+    )
     arguments = parser.parse_args()
     source = phantom()
     real = real_figures(source)
@@ -86,8 +88,9 @@ def main() -> int:
         holds &= run["holds"]
         runs.append(run)
         print(
-            f"seed {seed}: paired {run['paired']:.3f} - shuffled {run['shuffled']:.3f} = {run['margin']:.3f} >= {LEAST_MARGIN} "
-            f"(by {run['margin'] - LEAST_MARGIN:+.3f}): {'holds' if run['holds'] else 'DOES NOT HOLD'}; mask area {run['area']:.1f} px; "
+            f"seed {seed}: paired {run['paired']:.3f} - shuffled {run['shuffled']:.3f} = {run['margin']:.3f} "
+            f">= {LEAST_MARGIN} (by {run['margin'] - LEAST_MARGIN:+.3f}): {'holds' if run['holds'] else 'DOES NOT HOLD'}; "
+            f"mask area {run['area']:.1f} px; "
             f"training {seconds:.0f} s, 300 DDPM steps of {arguments.samples} samples {sampling_seconds:.1f} s",
             flush=True,
         )
@@ -100,8 +103,9 @@ def main() -> int:
                 samples, sampling_seconds = sampled(model, arguments.samples, sampler="ddim", steps=steps, clip_start=clip)
                 few.append({"steps": steps, "clip_start": clip, **score(samples), "seconds": sampling_seconds})
                 print(
-                    f"  DDIM {steps:3d} steps{', x0 clipped' if clip else '':12s}: paired {few[-1]['paired']:.3f}, shuffled "
-                    f"{few[-1]['shuffled']:.3f}, mask area {few[-1]['area']:.1f} px, empty {few[-1]['empty']:.2f}, {sampling_seconds:.2f} s",
+                    f"  DDIM {steps:3d} steps{', x0 clipped' if clip else '':12s}: paired {few[-1]['paired']:.3f}, "
+                    f"shuffled {few[-1]['shuffled']:.3f}, mask area {few[-1]['area']:.1f} px, "
+                    f"empty {few[-1]['empty']:.2f}, {sampling_seconds:.2f} s",
                     flush=True,
                 )
                 if arguments.picture and clip:

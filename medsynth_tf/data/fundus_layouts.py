@@ -1,7 +1,7 @@
 """Public sets of fundus photographs as they are distributed: EyePACS, APTOS, FGADR, IDRiD, PALM, ADAM, Fundus1000.
 
-Each function gives the entries of an unpacked archive; docs/data.md shows the trees. Masks are composed to one label map when a record is
-read: structures painted over each other in the papers' order, 255 outside the photograph's field of view.
+Each function gives the entries of an unpacked archive; docs/data.md shows the trees. Masks are composed to one label map when a
+record is read: structures painted over each other in the papers' order, 255 outside the photograph's field of view.
 """
 
 from __future__ import annotations
@@ -191,7 +191,9 @@ def aptos(root: Path) -> list[Entry]:
 def _class_folders(root: Path) -> list[Path]:
     """Folders named by number and class, by number: `0.0.Normal`, `0.1.Tessellated fundus`, …, `29.1.Blur fundus`."""
     for folder in (root, *sorted(path for path in root.iterdir() if path.is_dir())):
-        numbered = [(match, path) for path in folder.iterdir() if path.is_dir() and (match := _CLASS_FOLDER.fullmatch(path.name))]
+        numbered = [
+            (match, path) for path in folder.iterdir() if path.is_dir() and (match := _CLASS_FOLDER.fullmatch(path.name))
+        ]
         if len(numbered) > 1 and any(match[2] for match, _ in numbered):
             return [path for *_, path in sorted((int(match[1]), int(match[2] or 0), path) for match, path in numbered)]
     return []
@@ -226,24 +228,30 @@ def fgadr(root: Path) -> list[Entry]:
     table = root / _FGADR_GRADES
     labels: dict[Path, int] = dict(_graded(images, table)) if table.is_file() else {}
     return [
-        _entry(path, {name: files[path.stem] for name, files in masks.items() if path.stem in files}, _LESIONS, labels.get(path))
+        _entry(
+            path, {name: files[path.stem] for name, files in masks.items() if path.stem in files}, _LESIONS, labels.get(path)
+        )
         for path in _by_stem(images).values()
     ]
 
 
 def is_idrid(root: Path) -> bool:
     """The numbered folders of the segmentation part, at the root or below `A. Segmentation`."""
-    return any((folder / _IDRID_MASKS).is_dir() and (folder / _IDRID_IMAGES).is_dir() for folder in (root, root / "A. Segmentation"))
+    return any(
+        (folder / _IDRID_MASKS).is_dir() and (folder / _IDRID_IMAGES).is_dir() for folder in (root, root / "A. Segmentation")
+    )
 
 
 def idrid(root: Path) -> list[Entry]:
-    """IDRiD's segmentation part, training and testing set together: `IDRiD_01.jpg` with `IDRiD_01_MA.tif`, `_HE`, `_EX`, `_SE`, `_OD`."""
+    """IDRiD's segmentation part, both sets together: `IDRiD_01.jpg` with `IDRiD_01_MA.tif`, `_HE`, `_EX`, `_SE`, `_OD`."""
     base = root if (root / _IDRID_MASKS).is_dir() else root / "A. Segmentation"
     masks: dict[str, dict[str, Path]] = {name: {} for name in _IDRID}
     for part in sorted((base / _IDRID_MASKS).iterdir()):
         for name, folder in _IDRID.items():
             if (part / folder).is_dir():
-                masks[name] |= {stem.removesuffix(f"_{name}"): path for stem, path in _by_stem(image_files(part / folder)).items()}
+                masks[name] |= {
+                    stem.removesuffix(f"_{name}"): path for stem, path in _by_stem(image_files(part / folder)).items()
+                }
     return [
         _entry(path, {name: files[stem] for name, files in masks.items() if stem in files}, _LESIONS)
         for stem, path in _by_stem(image_files(base / _IDRID_IMAGES)).items()
@@ -252,7 +260,11 @@ def idrid(root: Path) -> list[Entry]:
 
 def _photographs(root: Path, named: Callable[[Path], bool]) -> list[Path]:
     """Photographs of a set whose masks lie in the same tree."""
-    return [path for path in image_files(root) if named(path) and not any("mask" in part.lower() for part in path.relative_to(root).parts)]
+    return [
+        path
+        for path in image_files(root)
+        if named(path) and not any("mask" in part.lower() for part in path.relative_to(root).parts)
+    ]
 
 
 def _masks_in(root: Path, name: str) -> dict[str, Path]:

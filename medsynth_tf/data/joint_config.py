@@ -57,7 +57,8 @@ class JointImageConfig(MethodConfig):
     channels: Literal[3, 4, 5] = setting(4, help="3: RGB alone; 4: and the optic disc's mask; 5: and that of atrophy")
     masks: MaskConfig = setting(MaskConfig)
     crop: Literal["centre", "field_of_view"] = setting(
-        "centre", help="square that is kept of a photograph: its centre, or the box around what its mask does not call outside (255)"
+        "centre",
+        help="square that is kept of a photograph: its centre, or the box around what its mask does not call outside (255)",
     )
     random_crop: float = setting(
         1.0, help="smallest share of the square's area that training crops keep; 1: no random crops", above=0.0, maximum=1.0

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 import os
 import weakref
-from collections.abc import Sequence
 from concurrent import futures
 
 import numpy as np
@@ -79,9 +78,7 @@ def pairs(
     spec = source.spec(keys).signature()
     image_spec = spec["image"]
     if image_spec.dtype != tf.uint8 or image_spec.shape.rank != 3 or image_spec.shape[-1] not in (1, 3):
-        raise DataError(
-            f"{config.slug} needs 8-bit photographs [H, W, 1 or 3], got {image_spec.dtype.name} {image_spec.shape}"
-        )
+        raise DataError(f"{config.slug} needs 8-bit photographs [H, W, 1 or 3], got {image_spec.dtype.name} {image_spec.shape}")
     if labelled and "label" not in spec:
         raise DataError(f"{config.slug} is conditional on classes, but this source's records have no label")
     cropped = training and config.random_crop < 1.0

@@ -16,7 +16,11 @@ from medsynth_tf.data.writers import Provenance, write_image
 
 
 def write_pairs(
-    folder: str | Path, images: np.ndarray, masks: np.ndarray, provenance: Sequence[Provenance], names: Sequence[str] = MASK_NAMES[:1]
+    folder: str | Path,
+    images: np.ndarray,
+    masks: np.ndarray,
+    provenance: Sequence[Provenance],
+    names: Sequence[str] = MASK_NAMES[:1],
 ) -> Path:
     """Writes `000000.png` and `000000_optic_disc.png` (0 outside, 255 inside), and so on, and `pairs.csv`.
 
@@ -40,7 +44,7 @@ def write_pairs(
     for index, (image, mask, origin) in enumerate(zip(images, masks, provenance)):
         stem = f"{index:06d}"
         write_image(folder / f"{stem}.png", image, origin)
-        row = {"image": f"{stem}.png", "seed": origin.seed}
+        row = {"image": f"{stem}.png", "seed": str(origin.seed)}
         empty = []
         for code, name in enumerate(names, start=1):
             inside = mask == code

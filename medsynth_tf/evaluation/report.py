@@ -39,6 +39,24 @@ _MEANINGS = {
     "compositions.largest_change_outside": "must be 0: nothing changes where the image is kept",
     "compositions.diversity": "how much draws of one image differ where they are synthetic",
 }
+_PAIRING = {
+    "paired": "how well masks fit what a segmenter of real pairs finds in their own images (1 is perfectly)",
+    "shuffled": "the same with images of others, which is what unrelated masks would give",
+    "margin": "the first less the second",
+    "real": "the segmenter itself on held-out real pairs: the most that can be asked for",
+}
+_MEANINGS |= {f"pairing.{part}{key}": text for part in ("", "optic_disc.", "atrophy.") for key, text in _PAIRING.items()}
+_MEANINGS |= {
+    "masks.empty": "share of samples of which a mask has no pixel",
+    "masks.one_component": "share of discs in one piece",
+    "masks.inside_view": "share of mask pixels within their photograph's field of view",
+    "masks.area_optic_disc": "mean area of generated discs over that of real ones",
+    "masks.area_atrophy": "mean area of generated atrophy over that of real atrophy",
+    "masks.touching": "share of samples where disc and atrophy touch",
+    "downstream.real": "a segmenter trained on real pairs, on held-out ones",
+    "downstream.with_synthetic": "the same trained on real and synthetic pairs",
+    "downstream.gain": "the second less the first",
+}
 _MEMORISATION = {
     "space": "how distance is measured",
     "synthetic": "synthetic images examined",

@@ -24,7 +24,11 @@ class WeightAverage(tf.Module):
         self.warmup = warmup
         if warmup:
             self.updates = tf.Variable(
-                0, trainable=False, dtype=tf.int64, name="average_updates", aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA
+                0,
+                trainable=False,
+                dtype=tf.int64,
+                name="average_updates",
+                aggregation=tf.VariableAggregation.ONLY_FIRST_REPLICA,
             )
         self._followed = list(variables)
         self.averages = [

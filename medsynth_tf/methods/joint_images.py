@@ -24,8 +24,7 @@ class JointImageMethod(Method):
     @staticmethod
     def pair_requirements(config: JointImageConfig, classes: int | None = None) -> RecordRequirements:
         """8-bit photographs, with label maps where there are mask channels."""
-        names = ("mask",) if config.mask_names else ()
-        names += ("label",) if classes else ()
+        names = tuple(name for name, asked in (("mask", config.mask_names), ("label", classes)) if asked)
         return RecordRequirements(names=names, mask_codes=len(MASK_NAMES) if config.mask_names else None, labels=classes)
 
     def stages(self, source: Source) -> list[Stage]:

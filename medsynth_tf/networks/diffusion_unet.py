@@ -1,4 +1,4 @@
-"""The U-Net that predicts the noise of a diffusion step: residual double convolutions, self-attention, the step's encoding in each block."""
+"""The U-Net that predicts a diffusion step's noise: residual double convolutions, self-attention, the step in every block."""
 
 from __future__ import annotations
 

@@ -55,7 +55,9 @@ def make_schedule(kind: str, steps: int, beta_start: float = 1e-4, beta_end: flo
     else:
         raise ValueError(f"schedule = '{kind}': expected one of {', '.join(SCHEDULES)}")
     if beta.min() <= 0 or beta.max() >= 1:
-        raise ValueError(f"schedule '{kind}' of {steps} steps: β goes from {beta.min():.3g} to {beta.max():.3g}, must be in (0, 1)")
+        raise ValueError(
+            f"schedule '{kind}' of {steps} steps: β goes from {beta.min():.3g} to {beta.max():.3g}, must be in (0, 1)"
+        )
     beta = np.concatenate([[0.0], beta])
     return Schedule(beta, np.cumprod(1 - beta))
 

@@ -1,4 +1,4 @@
-"""Photograph and masks as one tensor [B, S, S, 3 + masks], and back: what generators of pairs learn (Makinde and Saeed, section 2.2)."""
+"""Photograph and masks as one tensor [B, S, S, 3 + masks], and back (Makinde and Saeed, section 2.2)."""
 
 from __future__ import annotations
 

@@ -37,7 +37,9 @@ class OpticDiscOptions(Settings):
 
     size: int = setting(32, help="side of the images in pixels", minimum=16, maximum=1024)
     seed: int = setting(0, help="which series of eyes", minimum=0)
-    atrophy: float = setting(0.0, help="share of eyes with atrophy beside the disc; these have label 1", minimum=0.0, maximum=1.0)
+    atrophy: float = setting(
+        0.0, help="share of eyes with atrophy beside the disc; these have label 1", minimum=0.0, maximum=1.0
+    )
 
 
 class OpticDiscPhantom:

@@ -28,9 +28,7 @@ class StabiliserConfig(Settings):
     instance_noise_steps: int = setting(
         0, help="train steps over which that noise falls linearly to none; 0: it stays", minimum=0
     )
-    label_smoothing: float = setting(
-        0.0, help="real images are to be judged 1 minus this (one-sided)", minimum=0.0, below=0.5
-    )
+    label_smoothing: float = setting(0.0, help="real images are to be judged 1 minus this (one-sided)", minimum=0.0, below=0.5)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,4 +44,6 @@ class PMDCGANConfig(JointImageConfig):
     initialiser: Literal["xavier", "n002"] = setting("xavier", help="of all kernels; n002: N(0, 0.02), as in the DCGAN paper")
     optimiser: OptimiserConfig = setting(OptimiserConfig)
     stabilisers: StabiliserConfig = setting(StabiliserConfig)
-    fixed_samples: int = setting(64, help="samples of the grid that is drawn from the same latent vectors throughout", minimum=1)
+    fixed_samples: int = setting(
+        64, help="samples of the grid that is drawn from the same latent vectors throughout", minimum=1
+    )

@@ -15,7 +15,8 @@ class ScheduleConfig(Settings):
     """The forward process."""
 
     kind: Literal["paper", "rescaled", "cosine"] = setting(
-        "paper", help="paper: β linear, which leaves 22 % of the signal at step 300; rescaled: the same times 1000/steps; cosine"
+        "paper",
+        help="paper: β linear, which leaves 22 % of the signal at step 300; rescaled: the same times 1000/steps; cosine",
     )
     steps: int = setting(300, help="T", minimum=2)
     beta_start: float = setting(1e-4, help="of the linear schedules", above=0.0, below=1.0)
@@ -26,7 +27,9 @@ class ScheduleConfig(Settings):
         """β stays below 1."""
         largest = self.beta_end * (1000 / self.steps if self.kind == "rescaled" else 1.0)
         if self.kind != "cosine" and largest >= 1.0:
-            raise ConfigError(f"schedule.beta_end = {self.beta_end}: β reaches {largest:.3g} at steps = {self.steps}, must be below 1")
+            raise ConfigError(
+                f"schedule.beta_end = {self.beta_end}: β reaches {largest:.3g} at steps = {self.steps}, must be below 1"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,7 +41,9 @@ class NetworkConfig(Settings):
     attention: tuple[str, ...] | None = setting(
         None, help="blocks that self-attention follows, of down_0, down_1 …, up_0, up_1 …; null: all; []: none"
     )
-    most_attention_side: int = setting(64, help="no attention on maps larger than this; it grows with the fourth power", minimum=1)
+    most_attention_side: int = setting(
+        64, help="no attention on maps larger than this; it grows with the fourth power", minimum=1
+    )
 
     def check(self) -> None:
         """Places exist, heads divide widths."""
@@ -83,7 +88,9 @@ class ConditionConfig(Settings):
 
     classes: int = setting(0, help="of the records' labels; 0: unconditional, as all of the paper's results", minimum=0)
     drop: float = setting(0.1, help="share of training labels that are dropped", minimum=0.0, below=1.0)
-    guidance: float = setting(3.0, help="s in ε_u + s (ε_c - ε_u): 0 ignores the class, 1 is the plain conditional prediction", minimum=0.0)
+    guidance: float = setting(
+        3.0, help="s in ε_u + s (ε_c - ε_u): 0 ignores the class, 1 is the plain conditional prediction", minimum=0.0
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,9 +111,13 @@ class PMDDPMConfig(JointImageConfig):
         super().check()
         factor = 2 ** (len(self.network.widths) - 1)
         if self.image_size % factor:
-            raise ConfigError(f"image_size = {self.image_size}: must be a multiple of {factor}, for network.widths of {len(self.network.widths)}")
+            raise ConfigError(
+                f"image_size = {self.image_size}: must be a multiple of {factor}, for network.widths of {len(self.network.widths)}"
+            )
         total, sampling = self.schedule.steps, self.sampling
         if sampling.sampler == "ddpm" and sampling.steps not in (None, total):
             raise ConfigError(f"sampling.steps = {sampling.steps}: ddpm takes all {total}; choose sampler ddim or null")
         if max(sampling.steps or 1, sampling.few_steps) > total:
-            raise ConfigError(f"sampling.steps = {sampling.steps}, few_steps = {sampling.few_steps}: at most schedule.steps = {total}")
+            raise ConfigError(
+                f"sampling.steps = {sampling.steps}, few_steps = {sampling.few_steps}: at most schedule.steps = {total}"
+            )
