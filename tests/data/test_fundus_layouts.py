@@ -152,7 +152,9 @@ def palm_tree(root):
     for name in ("H0001", "N0001", "P0001", "P0002"):
         photograph(images / f"{name}.jpg")
     for name in ("H0001", "P0001"):
-        write_mask(disc_and_lesion / "PALM-Training400-Annotation-D&F" / "Disc_Masks" / f"{name}.bmp", box(9, 12), "black on white")
+        write_mask(
+            disc_and_lesion / "PALM-Training400-Annotation-D&F" / "Disc_Masks" / f"{name}.bmp", box(9, 12), "black on white"
+        )
     atrophy = disc_and_lesion / "PALM-Training400-Annotation-Lession" / "Lesion_Masks" / "Atrophy"
     for name in ("P0001", "P0002"):
         write_mask(atrophy / f"{name}.bmp", box(8, 10, 8, 8), "black on white")
@@ -201,7 +203,14 @@ def test_adam_without_its_diseased_eyes(tmp_path):
 
 @pytest.mark.parametrize("below", ["", "1000images"])
 def test_fundus1000(tmp_path, below):
-    names = ["0.0.Normal", "0.1.Tessellated fundus", "0.2.Large optic cup", "2.0.BRVO", "10.0.Possible glaucoma", "13.Dragged Disc"]
+    names = [
+        "0.0.Normal",
+        "0.1.Tessellated fundus",
+        "0.2.Large optic cup",
+        "2.0.BRVO",
+        "10.0.Possible glaucoma",
+        "13.Dragged Disc",
+    ]
     for index, name in enumerate(names):
         photograph(tmp_path / below / name / f"1ffa9{index}.JPG")
         photograph(tmp_path / below / name / "same.JPG")

@@ -364,7 +364,11 @@ def test_m14_kappa_and_auc_in_the_corner_cases():
 
 
 def test_m15_every_setting_says_where_its_default_comes_from():
-    own = [c for c in vars(settings).values() if isinstance(c, type) and issubclass(c, Settings) and c.__module__ == settings.__name__]
+    own = [
+        c
+        for c in vars(settings).values()
+        if isinstance(c, type) and issubclass(c, Settings) and c.__module__ == settings.__name__
+    ]
     assert TVPSConfig in own and len(own) == 10
     inherited = {field.name for field in dataclasses.fields(TVPSConfig.__mro__[1])}
     for kind in own:

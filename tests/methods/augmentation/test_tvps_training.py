@@ -81,7 +81,11 @@ def test_m8_batch_statistics_of_the_classifier_are_left_alone_in_the_generator_s
 def test_m8_the_classifier_step_moves_the_classifier_and_its_statistics_alone():
     model = make(**{"losses.warm_up": 0.0})
     model.compile(**rates(classifier=1.0))
-    before = values(model.generator_variables), values(model.discriminator.trainable_variables), values(model.classifier.variables)
+    before = (
+        values(model.generator_variables),
+        values(model.discriminator.trainable_variables),
+        values(model.classifier.variables),
+    )
     model.train_step(images(4))
     assert not any(moved(model.generator_variables, before[0]))
     assert not any(moved(model.discriminator.trainable_variables, before[1]))
@@ -341,7 +345,8 @@ def test_unpaired_batches_are_of_two_orders_and_resume():
 def test_turns_and_flips_keep_what_the_image_holds():
     source = ms.open_source(SOURCE)
     still, turned = (
-        next(iter(batches(source, tiny(**{"rotate": rotate, "balanced": False}), "all", 3, 0, None, True))) for rotate in (False, True)
+        next(iter(batches(source, tiny(**{"rotate": rotate, "balanced": False}), "all", 3, 0, None, True)))
+        for rotate in (False, True)
     )
     np.testing.assert_array_equal(still["label"], turned["label"])
     same = 0

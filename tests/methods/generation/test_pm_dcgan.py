@@ -357,7 +357,10 @@ def test_m6_fixed_grid_is_reproducible_and_follows_the_weights():
     model.train_step(batch_of(model))
     assert not np.array_equal(grid, model.fixed_grid())
     pictures = model.preview({})
-    assert {name: picture.shape for name, picture in pictures.items()} == {"synthetic 0": (4, 32, 32, 3), "mask 0": (4, 32, 32, 1)}
+    assert {name: picture.shape for name, picture in pictures.items()} == {
+        "synthetic 0": (4, 32, 32, 3),
+        "mask 0": (4, 32, 32, 1),
+    }
 
 
 def test_m6_the_papers_grid_has_64_samples():

@@ -105,7 +105,9 @@ def test_m7_what_the_schedules_leave_of_the_image():
 def test_m7_moments_of_the_forward_process():
     process, t = schedule(), np.array([1, 40, 150, 300])
     x = tf.constant([0.9, -0.4, 0.7, 1.0])[:, tf.newaxis] * tf.ones([4, 100_000])
-    noisy = diffusion.q_sample(process, x, tf.constant(t), tf.random.stateless_normal(x.shape, [1, 2])).numpy().astype(np.float64)
+    noisy = (
+        diffusion.q_sample(process, x, tf.constant(t), tf.random.stateless_normal(x.shape, [1, 2])).numpy().astype(np.float64)
+    )
     spread = np.sqrt(1 - process.alpha_bar[t])
     np.testing.assert_array_less(np.abs(noisy.mean(1) - np.sqrt(process.alpha_bar[t]) * x[:, 0]), 0.02 * spread)
     np.testing.assert_allclose(noisy.var(1), 1 - process.alpha_bar[t], rtol=0.02)
@@ -132,7 +134,9 @@ def table(values, t):
 def run(process, predict, shape, *, steps=None, name=0, **how):
     times = diffusion.timetable(process.steps, steps or process.steps)
     start = tf.random.stateless_normal(shape, [99, name])
-    return tf.function(lambda x: diffusion.reverse(process, times, predict, normals(shape, name), x, 0, len(times) - 1, **how))(start)
+    return tf.function(lambda x: diffusion.reverse(process, times, predict, normals(shape, name), x, 0, len(times) - 1, **how))(
+        start
+    )
 
 
 @pytest.mark.parametrize(
@@ -288,7 +292,9 @@ def test_m12_weights_of_the_papers_network(channels, weights):
 @pytest.mark.parametrize("size", [32, 64])
 def test_m12_the_output_has_the_inputs_shape_and_the_step_reaches_every_block(size):
     network = DiffusionUNet(size, 4, (4, 8, 8, 12), 16, most_attention_side=16)
-    assert set(network.attention) == ({"down_0", "down_1", "down_2", "up_0", "up_1"} if size == 32 else {"down_1", "down_2", "up_0"})
+    assert set(network.attention) == (
+        {"down_0", "down_1", "down_2", "up_0", "up_1"} if size == 32 else {"down_1", "down_2", "up_0"}
+    )
     x, t = tf.random.stateless_normal([2, size, size, 4], [0, 1]), tf.constant([3, 200])
     with tf.GradientTape() as tape:
         output = network({"x": x, "t": t})
