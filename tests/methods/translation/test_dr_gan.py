@@ -226,13 +226,21 @@ def test_m9_matching_losses_are_zero_for_a_perfect_image_with_zero_gradient():
         assert tape.gradient(far, features) == [None, None]  # targets are constants
 
 
+def both_players(model):
+    return model.generator_variables, model.discriminators.trainable_variables
+
+
 def test_m9_matching_losses_move_neither_discriminators_nor_the_perceptual_network(batch):
     updates = []
     for weight in (0.0, 100.0):
         model = create(**{"losses.feature_matching": weight, "losses.perceptual": max(weight, 1.0)})
         model.compile(tf.keras.optimizers.SGD(0.0), tf.keras.optimizers.SGD(1.0))
         frozen = [variable.numpy() for variable in model.grader.variables]
+        players = [[variable.numpy() for variable in part] for part in both_players(model)]
         model.train_step(batch)
+        kept, moved = ([not np.array_equal(v, b) for v, b in zip(*pair)] for pair in zip(both_players(model), players))
+        assert not any(kept)
+        assert all(moved)
         updates.append([variable.numpy() for variable in model.discriminators.trainable_variables])
         assert all(np.array_equal(v, b) for v, b in zip(model.grader.variables, frozen))
     assert all(np.array_equal(one, other) for one, other in zip(*updates))
