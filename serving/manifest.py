@@ -24,7 +24,8 @@ TABLE_FILE = "manifest.csv"
 
 @dataclasses.dataclass(frozen=True)
 class Entry:
-    """One synthetic image. `files` maps each of its files, the image's first and the mask's last, to its SHA-256."""
+    """One synthetic image. `files` maps each of its files, the image's first and a mask's last, to its SHA-256; `empty_mask` marks
+    one whose mask a model made and left empty."""
 
     index: int
     name: str
@@ -33,20 +34,22 @@ class Entry:
     model: str
     version: int
     files: Mapping[str, str]
+    empty_mask: bool = False
 
     def row(self) -> dict[str, Any]:
         """Its line in the table; `sha256` is that of `image`."""
-        *images, mask = self.files
+        image, *_ = self.files
         return {
             "name": self.name,
-            "image": images[0],
-            "mask": mask,
+            "image": image,
+            "mask": next((file for file in self.files if file.startswith("masks/")), ""),
+            "empty_mask": int(self.empty_mask),
             "files": ";".join(self.files),
             "source_id": self.source_id,
             "seed": self.seed,
             "model": self.model,
             "version": self.version,
-            "sha256": self.files[images[0]],
+            "sha256": self.files[image],
         }
 
 
@@ -161,4 +164,6 @@ class Journal:
 
 
 def _line(entry: Entry) -> str:
-    return json.dumps(dataclasses.asdict(entry)) + "\n"
+    values = dataclasses.asdict(entry)
+    files = values.pop("files")
+    return json.dumps({**values, "files": files}) + "\n"

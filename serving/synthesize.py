@@ -36,35 +36,49 @@ class _Job:
     """What every batch of a run shares."""
 
     client: Client
-    source: Source
+    source: Source | None  # of label maps; None for a model that makes its own masks
     keys: Sequence[RecordKey]
+    labels: Sequence[int]
     folder: Path
     settings: dict[str, Any]
     resize: Resize
     timeout: float
-    graded: bool  # whether the model takes a grade
+    takes: frozenset[str]
+    gives: frozenset[str]
 
     def batch(self, indices: Sequence[int]) -> list[Entry]:
         """Asks for the images `indices`, writes them with their masks; their entries."""
-        keys = [self.keys[index % len(self.keys)] for index in indices]
-        masks = [self._mask(key) for key in keys]
         seeds = [derive_seed(self.settings["seed"], "synthesize", index) for index in indices]
-        inputs = {"label_map": np.stack(masks), "seed": np.array(seeds, np.int64)}
-        if self.graded:  # the record's own; -1 leaves it to the model
+        inputs = {"seed": np.array(seeds, np.int64)}
+        keys = [self.keys[index % len(self.keys)] for index in indices] if self.keys else []
+        if "label_map" in self.takes:
+            inputs["label_map"] = np.stack([self._mask(key) for key in keys])
+        if "grade" in self.takes:  # the record's own; -1 leaves it to the model
             inputs["grade"] = np.array([-1 if key.label is None else key.label for key in keys], np.int64)
-        images = self.client.predict(
+        if "label" in self.takes:
+            inputs["label"] = np.array([self.labels[index % len(self.labels)] for index in indices], np.int64)
+        made = self.client.predict(
             self.settings["model"],
             inputs,
             version=self.settings["version"],
-            outputs=["image"],
+            outputs=[name for name in ("image", "mask", "empty_mask") if name in self.gives],
             timeout=self.timeout,
-        )["image"]
+        )
+        masks = inputs.get("label_map", made.get("mask"))
         return [
-            self._write(index, key.id, mask, seed, image)
-            for index, key, mask, seed, image in zip(indices, keys, masks, seeds, images)
+            self._write(
+                index,
+                keys[place].id if keys else "",
+                None if masks is None else masks[place],
+                seeds[place],
+                made["image"][place],
+                bool(made["empty_mask"][place]) if "empty_mask" in made else False,
+            )
+            for place, index in enumerate(indices)
         ]
 
     def _mask(self, key: RecordKey) -> np.ndarray:
+        assert self.source is not None
         mask = self.source.read(key).get("mask")
         if mask is None:
             raise DataError(f"record '{key.id}' has no mask to synthesise from")
@@ -73,7 +87,9 @@ class _Job:
         height, width = self.settings["size"]
         return mask if mask.shape == (height, width) else self.resize(mask, height, width)
 
-    def _write(self, index: int, source_id: str, mask: np.ndarray, seed: int, image: np.ndarray) -> Entry:
+    def _write(
+        self, index: int, source_id: str, mask: np.ndarray | None, seed: int, image: np.ndarray, empty_mask: bool
+    ) -> Entry:
         from medsynth_tf.data.writers import Provenance, write_image
 
         settings = self.settings
@@ -88,17 +104,18 @@ class _Job:
         files = [f"images/{name}{SUFFIXES[kind]}" for kind in settings["formats"]]
         for file in files:
             write_image(self.folder / file, image, provenance)
-        files.append(f"masks/{name}.png")
-        with replacing_file(self.folder / files[-1]) as temporary:
-            Image.fromarray(mask).save(temporary)
+        if mask is not None:
+            files.append(f"masks/{name}.png")
+            with replacing_file(self.folder / files[-1]) as temporary:
+                Image.fromarray(mask).save(temporary)
         digests = {file: file_sha256(self.folder / file) for file in files}
-        return Entry(index, name, source_id, seed, settings["model"], settings["version"], digests)
+        return Entry(index, name, source_id, seed, settings["model"], settings["version"], digests, empty_mask)
 
 
 def synthesize(
     server: str,
     model: str,
-    source: Source,
+    source: Source | None,
     count: int,
     folder: str | Path,
     *,
@@ -107,6 +124,7 @@ def synthesize(
     batch_size: int = 8,
     in_flight: int = 3,
     keys: Sequence[RecordKey] | None = None,
+    labels: Sequence[int] = (),
     version: int | None = None,
     image_size: tuple[int, int] | None = None,
     resize: Resize = fit_label_map,
@@ -116,23 +134,26 @@ def synthesize(
     timeout: float = 300.0,
     progress: bool = True,
 ) -> int:
-    """Writes `count` synthetic images, each with the label map it was made from, and a manifest into `folder`.
+    """Writes `count` synthetic images, each with its label map, and a manifest into `folder`.
 
     Image i is made from mask i (over again when there are more images than masks) with a seed that derives from `seed` and i
-    alone. So a rerun after an interruption skips the images that are there, whole, and makes the others as they would have
-    been; neither `batch_size` nor `in_flight` changes a pixel.
+    alone; a model that makes image and mask together is given the seed, and a class if it takes one. So a rerun after an
+    interruption skips the images that are there, whole, and makes the others as they would have been; neither `batch_size` nor
+    `in_flight` changes a pixel.
 
     Args:
         server: host:port.
-        model: its name on the server; its serving_default takes label_map uint8 [B, H, W], seed int64 [B] and gives image; where it
-            takes a grade int64 [B] too, that of the mask's record is asked for.
-        source: where the label maps are (uint8 `mask`, [H, W], of each record).
+        model: its name on the server; its serving_default takes label_map uint8 [B, H, W] and seed int64 [B], where it can also
+            grade int64 [B], that of the mask's record, and gives image. Or it takes seed, or seed and label int64 [B], and gives
+            image and perhaps mask and empty_mask.
+        source: where the label maps are (uint8 `mask`, [H, W], of each record); None for a model that takes none.
         count: number of images.
         folder: gets images/<name>.<suffix>, masks/<name>.png, manifest.jsonl, manifest.csv, synthesis.json.
         seed: base of the images' seeds.
         formats: of "png", "dicom", "nifti".
         batch_size: images a request. in_flight: requests under way at the same time, so that the server is never idle.
         keys: of the records to take the masks from; default: all.
+        labels: classes to ask for in turn, of a model that takes label.
         version: of the model; default: the newest, or the one that the run in `folder` began with.
         image_size: (height, width) of the masks; needed only if the model's signature leaves it open.
         resize: fits a mask of another size: (mask, height, width) → mask.
@@ -151,8 +172,9 @@ def synthesize(
         look_up(SUFFIXES, kind, "image format")
     if count < 1 or batch_size < 1 or in_flight < 1 or not formats:
         raise ServingError("count, batch_size and in_flight must be at least 1, and a format given", "INVALID_ARGUMENT")
-    keys = source.keys() if keys is None else keys
-    if not keys:
+    if source is not None and keys is None:
+        keys = source.keys()
+    if source is not None and not keys:
         raise DataError("the source has no records to take masks from")
     manifest = Manifest(Path(folder))
     with manifest.locked(), Client(server, token, tls) as client:
@@ -169,8 +191,7 @@ def synthesize(
             "count": count,
             "seed": seed,
             "formats": list(formats),
-            "masks": _fingerprint(source, keys),
-            "size": list(_mask_size(metadata.signatures, image_size)),
+            **_masks(metadata.signatures, source, keys or (), labels, image_size),
             "method": method or model,
             "created": utc_now(),
         }
@@ -179,8 +200,11 @@ def synthesize(
         else:
             manifest.require_same(former, settings, SETTINGS_THAT_DECIDE)
             settings = former  # `created` too, so that a resumed run writes the bytes that the killed one would have
-        graded = "grade" in metadata.signatures["serving_default"].inputs
-        job = _Job(client, source, keys, Path(folder), settings, resize, timeout, graded)
+        signature = metadata.signatures["serving_default"]
+        takes, gives = frozenset(signature.inputs), frozenset(signature.outputs)
+        if "label_map" not in takes:
+            source, keys = None, ()
+        job = _Job(client, source, keys or (), labels, Path(folder), settings, resize, timeout, takes, gives)
         return _run(job, manifest, count, batch_size=batch_size, in_flight=in_flight, progress=progress)
 
 
@@ -211,13 +235,37 @@ def _in_parallel(
                 running.update(pool.submit(work, batch) for _, batch in zip(range(1), batches))
 
 
-def _mask_size(signatures: Any, image_size: tuple[int, int] | None) -> tuple[int, int]:
+def _masks(
+    signatures: Any,
+    source: Source | None,
+    keys: Sequence[RecordKey],
+    labels: Sequence[int],
+    image_size: tuple[int, int] | None,
+) -> dict[str, Any]:
+    """What decides the masks, as settings of the run: `masks`, a fingerprint, and `size`, that of label maps to be given."""
     signature = signatures.get("serving_default")
-    if signature is None or not {"label_map", "seed"} <= set(signature.inputs) or "image" not in signature.outputs:
+    takes = set(signature.inputs) if signature is not None else set()
+    if (
+        signature is None
+        or "image" not in signature.outputs
+        or not ({"label_map", "seed"} <= takes or {"seed"} <= takes <= {"seed", "label"})
+    ):
         raise ServingError(
-            "the model does not make images from label maps: its serving_default must take label_map and seed and give image",
+            "the model does not make images from label maps or seeds: its serving_default must take label_map and seed, or seed, "
+            "or seed and label, and give image",
             "FAILED_PRECONDITION",
         )
+    if "label_map" in takes:
+        if source is None:
+            raise ServingError("the model takes label maps: give a source of them", "INVALID_ARGUMENT")
+        return {"masks": _fingerprint(source, keys), "size": list(_mask_size(signature, image_size))}
+    if ("label" in takes) != bool(labels):
+        asked = "takes a class: give labels" if "label" in takes else "takes no class: give no labels"
+        raise ServingError(f"the model {asked}", "INVALID_ARGUMENT")
+    return {"masks": f"made by the model, labels {', '.join(map(str, labels)) or 'none'}", "size": []}
+
+
+def _mask_size(signature: Any, image_size: tuple[int, int] | None) -> tuple[int, int]:
     shape = signature.inputs["label_map"].shape
     fixed = shape[1:] if shape is not None and len(shape) == 3 and None not in shape[1:] else None
     if fixed is not None and image_size not in (None, fixed):

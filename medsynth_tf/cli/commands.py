@@ -150,7 +150,8 @@ def synthesize(arguments: argparse.Namespace) -> int:
     done = run(
         server=arguments.server,
         model=arguments.model,
-        source=open_source(arguments.data),
+        source=open_source(arguments.data) if arguments.data else None,
+        labels=arguments.label or (),
         count=arguments.count,
         folder=Path(arguments.out),
         seed=arguments.seed,

@@ -13,15 +13,18 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from PIL import Image
 
 from medsynth_tf.core.errors import DataError, ServingError, UnknownNameError
 from medsynth_tf.core.seeds import derive_seed
+from medsynth_tf.training.export import export
 from serving.label_maps import fit_label_map
 from serving.synthesize import synthesize
 from tests.serving import fake_writers
-from tests.serving.conftest import ROOT
+from tests.serving.conftest import ROOT, local_server
 from tests.serving.fake_source import FakeSource
+from tests.serving.tiny_method import TinyConfig
 
 
 @pytest.fixture(autouse=True)
@@ -204,6 +207,69 @@ def test_fitting_crops_to_the_field_of_view_and_keeps_thin_structures():
     expected[:, 5] = 2  # covers a quarter of its pixels
     np.testing.assert_array_equal(fitted, expected)
     assert fitted.dtype == np.uint8
+
+
+class Pairs(tf.keras.Model):
+    """Makes image and mask from a seed, and a class if it has any; every third mask is empty."""
+
+    def __init__(self, classes: int = 0):
+        super().__init__()
+        self.config, self.classes = TinyConfig(), classes
+        self.level = tf.Variable(7, dtype=tf.int64)
+
+    def signatures(self):
+        def pairs(seed, label=None):
+            shade = (seed + self.level + (0 if label is None else 50 * label)) % 200
+            image = tf.tile(tf.cast(shade, tf.uint8)[:, None, None, None], [1, 8, 8, 3])
+            empty = seed % 3 == 0
+            mask = tf.tile(tf.where(empty, tf.constant(0, tf.uint8), tf.constant(1, tf.uint8))[:, None, None], [1, 8, 8])
+            return {"image": image, "mask": mask, "empty_mask": empty}
+
+        specs = [tf.TensorSpec([None], tf.int64, name=name) for name in ("seed", "label")]
+        return {"serving_default": tf.function(pairs, input_signature=specs if self.classes else specs[:1])}
+
+    def example_inputs(self):
+        names = ("seed", "label") if self.classes else ("seed",)
+        return {"serving_default": {name: np.zeros(1, np.int64) for name in names}}
+
+
+@pytest.mark.parametrize("classes", [0, 2])
+def test_pairs_that_a_model_makes_by_itself(tmp_path, classes):
+    model = Pairs(classes)
+    export(model, tmp_path / "served")
+    labels = (1, 0, 1) if classes else ()
+    with local_server("--model_name=pairs", f"--model_base_path={tmp_path / 'served'}") as running:
+
+        def run(folder, labels=labels, **arguments):
+            return synthesize(running.address, "pairs", None, 7, folder, labels=labels, progress=False, **arguments)
+
+        assert run(tmp_path / "a", batch_size=2) == 7
+        assert run(tmp_path / "a", batch_size=3) == 0
+        for line in _lines(tmp_path / "a"):
+            seed = derive_seed(0, "synthesize", line["index"])
+            inputs = {"seed": tf.constant([seed], tf.int64)}
+            if classes:
+                inputs["label"] = tf.constant([labels[line["index"] % 3]], tf.int64)
+            made = model.signatures()["serving_default"](**inputs)
+            image, mask = line["files"]
+            np.testing.assert_array_equal(Image.open(tmp_path / "a" / image), made["image"][0])
+            np.testing.assert_array_equal(Image.open(tmp_path / "a" / mask), made["mask"][0])
+            assert line["empty_mask"] == (seed % 3 == 0)
+            assert (line["seed"], line["source_id"]) == (seed, "")
+        with open(tmp_path / "a" / "manifest.csv") as file:
+            rows = list(csv.DictReader(file))
+        assert [row["mask"] for row in rows] == [f"masks/{index:06d}.png" for index in range(7)]
+        assert {row["empty_mask"] for row in rows} == {"0", "1"}
+        with pytest.raises(ServingError, match="the model takes a class" if classes else "the model takes no class"):
+            run(tmp_path / "b", labels=() if classes else (1,))
+        if classes:
+            with pytest.raises(ServingError, match="asked for is made by the model, labels 0"):
+                run(tmp_path / "a", labels=(0,))
+
+
+def test_a_model_of_label_maps_asks_for_a_source(server, tmp_path):
+    with pytest.raises(ServingError, match="takes label maps: give a source"):
+        synthesize(server.address, "tiny", None, 1, tmp_path, progress=False)
 
 
 def test_wrong_arguments(server, tmp_path):
