@@ -141,3 +141,15 @@ def test_two_replicas_compute_what_one_device_does(tmp_path):
         names = sorted(set(losses[0]) - {"task_gradient_ratio", "reconstruction_hole", "reconstruction_context"})
         outcomes.append(np.array([[step[name] for name in names] for step in losses]))
     np.testing.assert_allclose(outcomes[1], outcomes[0], atol=2e-3)
+
+
+@pytest.mark.slow
+def test_the_papers_configuration_builds_at_full_size():
+    model = ms.create("tvps", ms.load_config("tvps", "paper"))
+    parameters = {name: getattr(model, name).count_params() for name in ("encoder", "decoder", "classifier")}
+    assert parameters["encoder"] > 131072 * 256
+    assert parameters["decoder"] > 131072 * 65
+    assert 58_000_000 < parameters["classifier"] < 60_000_000  # ResNet152's 58.4 million and the head
+    assert model.translator.to_image.count_params() == 11_378_179
+    assert set(model.signatures()) == {"serving_default", "fill", "most_likely", "classify"}
+    assert model.signatures()["serving_default"].input_signature[0].shape == [None, 512, 512, 3]

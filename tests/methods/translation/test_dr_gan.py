@@ -1,4 +1,5 @@
-"""Card 31: the items, each by its number. Metrics, masks and editing (M14 to M16) are in test_dr_gan_masks.py."""
+"""Card 31: the items, each by its number. Attention (M4 to M6) is in test_dr_gan_attention.py; masks, editing
+and metrics (M14 to M16) are in test_dr_gan_masks.py."""
 
 import numpy as np
 import pytest
@@ -7,14 +8,6 @@ import tensorflow as tf
 import medsynth_tf as ms
 from medsynth_tf.core.errors import ConfigError, DataError
 from medsynth_tf.layers.adaptive_normalization import AdaptiveInstanceNormalization
-from medsynth_tf.layers.attention import (
-    ChannelAttention,
-    SpatialAttention,
-    SpatialChannelAttention,
-    attention,
-    attention_in_chunks,
-    attention_weights,
-)
 from medsynth_tf.losses.classification import cross_entropy, focal_loss
 from medsynth_tf.losses.feature_distance import mean_absolute_distance, root_mean_square_distance
 from medsynth_tf.methods.translation.dr_gan.config import SCALES
@@ -171,117 +164,6 @@ def test_m3_the_stage_makes_one_pass_and_counting_again_changes_nothing():
         np.testing.assert_allclose(mean[grade], images[truth == grade].mean(0), rtol=1e-3, atol=1e-5)
 
 
-# -- attention ----------------------------------------------------------------------------------------------------------------
-
-
-def test_m4_attention_at_rest_is_the_identity_weighted_by_alpha_and_beta():
-    layer = SpatialChannelAttention(reduction=2)
-    x = normal(2, 5, 6, 8)
-    layer(x)
-    for part in (layer.spatial_output, layer.channel_output):
-        part.kernel.assign(tf.eye(8)[tf.newaxis, tf.newaxis])
-    layer.spatial_weight.assign(0.7)
-    layer.channel_weight.assign(-1.9)
-    np.testing.assert_allclose(layer(x), (0.7 - 1.9) * x, atol=1e-6)
-
-
-def test_m4_attention_maps_have_rows_of_sum_one_and_the_cards_shapes():
-    layer = randomised(built(SpatialAttention(2), [2, 5, 6, 8]))
-    query, key, value = layer.projections(normal(2, 5, 6, 8))
-    spatial = attention_weights(query, key)
-    assert spatial.shape == [2, 30, 30]
-    assert query.shape[-1] == key.shape[-1] == 4
-    assert value.shape[-1] == 8
-    np.testing.assert_allclose(tf.reduce_sum(spatial, -1), np.ones([2, 30]), rtol=1e-5)
-    for energy in ("mean", "correlation"):
-        channel = ChannelAttention(energy).weights_of(normal(2, 5, 6, 8))
-        assert channel.shape == [2, 8, 8]
-        np.testing.assert_allclose(tf.reduce_sum(channel, -1), np.ones([2, 8]), rtol=1e-5)
-
-
-def built(layer, shape):
-    layer(tf.zeros(shape))
-    return layer
-
-
-def test_m4_channel_attention_is_the_sum_written_out():
-    layer = ChannelAttention()
-    x = normal(1, 4, 4, 3)
-    layer(x)
-    layer.residual_scale.assign(0.8)
-    flat = x.numpy().reshape(16, 3).astype(np.float64)
-    energy = flat.T @ flat / 16
-    weights = np.exp(energy) / np.exp(energy).sum(1, keepdims=True)
-    expected = flat + 0.8 * np.stack([sum(weights[i, j] * flat[:, j] for j in range(3)) for i in range(3)], -1)
-    np.testing.assert_allclose(layer(x).numpy().reshape(16, 3), expected, rtol=1e-5)
-
-
-@pytest.mark.parametrize("rows", [1, 4, 5, 12, 100])
-def test_m5_chunked_attention_is_the_naive_one_in_values_and_gradients(rows):
-    query, key, value, upstream = normal(2, 12, 3), normal(2, 9, 3, seed=1), normal(2, 9, 5, seed=2), normal(2, 12, 5, seed=3)
-
-    @tf.function
-    def of(function):
-        with tf.GradientTape() as tape:
-            tape.watch([query, key, value])
-            out = function(query, key, value)
-            total = tf.reduce_sum(out * upstream)
-        return out, *tape.gradient(total, [query, key, value])
-
-    for naive, chunked in zip(of(attention), of(lambda q, k, v: attention_in_chunks(q, k, v, rows))):
-        np.testing.assert_allclose(chunked, naive, atol=1e-5)
-
-
-def test_m5_layers_of_every_implementation_agree_where_nothing_is_pooled():
-    x = normal(2, 6, 6, 8)
-    exact = randomised(built(SpatialAttention(2, "exact"), x.shape))
-    outputs, gradients = {}, {}
-    for name, options in {
-        "exact": {},
-        "chunked": {"chunk_rows": 7},
-        "pooled": {"chunk_rows": 7, "pooled_side": 6},
-        "coarser": {"pooled_side": 3},
-    }.items():
-        kind = "pooled" if name == "coarser" else name
-        layer = built(SpatialAttention(2, kind, **options), x.shape)
-        layer.set_weights(exact.get_weights())
-        with tf.GradientTape() as tape:
-            outputs[name] = layer(x)
-            loss = tf.reduce_sum(outputs[name] ** 2)
-        gradients[name] = tape.gradient(loss, layer.trainable_variables)
-    for name in ("chunked", "pooled"):
-        np.testing.assert_allclose(outputs[name], outputs["exact"], atol=1e-5)
-        for one, other in zip(gradients[name], gradients["exact"]):
-            np.testing.assert_allclose(one, other, rtol=1e-4, atol=1e-4)
-    query, key, value = exact.projections(x)
-    key, value = (
-        tf.reshape(tf.nn.avg_pool2d(tf.reshape(part, [2, 6, 6, -1]), 2, 2, "VALID"), [2, 9, -1]) for part in (key, value)
-    )
-    expected = x + exact.residual_scale * tf.reshape(attention(query, key, value), x.shape)
-    np.testing.assert_allclose(outputs["coarser"], expected, atol=1e-5)
-    assert np.abs(outputs["coarser"] - outputs["exact"]).max() > 0.01
-
-
-def test_m6_spatial_attention_commutes_with_permutations_of_positions():
-    x = normal(1, 4, 5, 6)
-    layer = randomised(built(SpatialAttention(2), x.shape))
-    order = np.random.default_rng(0).permutation(20)
-
-    def permuted(y):
-        return tf.reshape(tf.gather(tf.reshape(y, [1, 20, 6]), order, axis=1), [1, 4, 5, 6])
-
-    np.testing.assert_allclose(layer(permuted(x)), permuted(layer(x)), atol=1e-5)
-
-
-@pytest.mark.parametrize("energy", ["mean", "correlation"])
-def test_m6_channel_attention_commutes_with_permutations_of_channels(energy):
-    x = normal(1, 4, 5, 6)
-    layer = built(ChannelAttention(energy), x.shape)
-    layer.residual_scale.assign(0.9)
-    order = np.random.default_rng(0).permutation(6)
-    np.testing.assert_allclose(layer(tf.gather(x, order, axis=-1)), tf.gather(layer(x), order, axis=-1), atol=1e-5)
-
-
 # -- losses and discriminators ------------------------------------------------------------------------------------------------
 
 
@@ -344,13 +226,21 @@ def test_m9_matching_losses_are_zero_for_a_perfect_image_with_zero_gradient():
         assert tape.gradient(far, features) == [None, None]  # targets are constants
 
 
+def both_players(model):
+    return model.generator_variables, model.discriminators.trainable_variables
+
+
 def test_m9_matching_losses_move_neither_discriminators_nor_the_perceptual_network(batch):
     updates = []
     for weight in (0.0, 100.0):
         model = create(**{"losses.feature_matching": weight, "losses.perceptual": max(weight, 1.0)})
         model.compile(tf.keras.optimizers.SGD(0.0), tf.keras.optimizers.SGD(1.0))
         frozen = [variable.numpy() for variable in model.grader.variables]
+        players = [[variable.numpy() for variable in part] for part in both_players(model)]
         model.train_step(batch)
+        kept, moved = ([not np.array_equal(v, b) for v, b in zip(*pair)] for pair in zip(both_players(model), players))
+        assert not any(kept)
+        assert all(moved)
         updates.append([variable.numpy() for variable in model.discriminators.trainable_variables])
         assert all(np.array_equal(v, b) for v, b in zip(model.grader.variables, frozen))
     assert all(np.array_equal(one, other) for one, other in zip(*updates))
@@ -436,14 +326,12 @@ def test_m11_the_same_seed_repeats_an_image_and_another_changes_it(model, batch)
 
 def test_m12_the_grade_head_is_trained_and_decides_where_no_grade_is_given(batch):
     model = create()
-    weights = {"feature_matching": 0.0, "perceptual": 0.0, "classification": 0.0, "grade_head": 1.0}
     with tf.GradientTape() as tape:
         _, losses = model.reconstruct(batch, training=True)
     gradients = tape.gradient(
         losses["grade_head"], [model.coarse.grade_head.kernel, model.coarse.encoding[0].trainable_variables[0]]
     )
     assert all(np.abs(gradient).max() > 0 for gradient in gradients)
-    assert set(weights) < set(model.config.losses.to_dict())
     model.coarse.grade_head.bias.assign([0.0, 9.0, 0.0])
     planes, seeds = model.condition(batch), batch["seed"]
     spread_gaussians(model)
