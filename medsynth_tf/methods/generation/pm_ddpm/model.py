@@ -182,7 +182,7 @@ class PMDDPM(JointImageMethod):
         """x_T from N(0, I), float32 [B, S, S, C], one stream per seed."""
         return random.normal(seeds, self.shape, "start")
 
-    @tf.function(reduce_retracing=True)
+    @tf.function(autograph=False, reduce_retracing=True)
     def advance(
         self, x: tf.Tensor, seeds: tf.Tensor, labels: tf.Tensor | None, first: tf.Tensor, last: tf.Tensor, few: bool = False
     ) -> tf.Tensor:
