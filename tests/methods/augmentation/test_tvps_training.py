@@ -266,6 +266,8 @@ def test_m12_the_translator_trains_as_a_stage_and_reaches_both_pairs():
     for part, old in zip(parts, before):  # biases before an instance norm have no gradient beyond rounding
         assert np.mean(moved(part.trainable_variables, old)) > 0.5
     assert not any(moved(model.classifier.trainable_variables + model.encoder.trainable_variables, others))
+    pictures = translator.preview(next(iter(translator.batches(0))))
+    assert [(p.dtype, p.shape[1:3]) for p in pictures.values()] == [(tf.uint8, [24, 24])] * 4
     frozen = values(model.translator.to_image.variables)
     online.model.fit(online.batches(0), epochs=1, steps_per_epoch=2, verbose=0)
     assert not any(moved(model.translator.to_image.variables, frozen)), "frozen in stage B"

@@ -183,6 +183,7 @@ class TVPS(OnlineLearning, Method):
             steps_per_epoch=own.steps_per_epoch or max(1, records // own.batch_size),
             batches=lambda first_step: unpaired(source, config, config.seed, first_step),
             callbacks=[LinearDecay(optimisers, own.epochs, own.decay_epochs)] if own.decay_epochs else [],
+            preview=translator.preview,
         )
 
     def compile(

@@ -6,6 +6,7 @@ from typing import Any, ClassVar
 
 import tensorflow as tf
 
+from medsynth_tf.data.transforms import from_unit_range
 from medsynth_tf.layers.initializers import layer_seed
 from medsynth_tf.losses.adversarial import least_squares_discriminator, least_squares_generator
 from medsynth_tf.methods.augmentation.tvps.config import TVPSConfig
@@ -190,6 +191,17 @@ class CycleTranslator(Optimisation, tf.keras.Model):
         for name, mean in self.loss_means.items():
             mean.update_state(losses[name])
         return {name: mean.result() for name, mean in self.loss_means.items()}
+
+    def preview(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        """Vessel maps, photographs made of them, photographs, maps made of those, each uint8 [B, S, S, 1 or 3]."""
+        maps = tf.cast(batch["vessels"], tf.float32)[..., tf.newaxis] / 255.0
+        back = self.to_vessels(tf.cast(batch["image"], tf.float32) / 127.5 - 1.0)
+        return {
+            "vessels": batch["vessels"][..., tf.newaxis],
+            "synthetic photograph": from_unit_range(self(maps)),
+            "photograph": batch["image"],
+            "synthetic vessels": from_unit_range(back),
+        }
 
 
 def _l1(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:
