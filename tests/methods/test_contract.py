@@ -47,7 +47,7 @@ TINY = {
             "image_size": 32,
             "grading": {"filters": 4, "image_size": 16},
             "generator": {"filters": 4, "residual_blocks": 1, "mapping_layers": 2, "mapping_width": 8},
-            "fine": {"filters": 4},
+            "fine": {"enabled": True, "filters": 4},
             "attention": {"chunk_rows": 10, "reductions": [2, 2, 2]},
             "discriminator": {"count": 2, "filters": 4},
             "training": {"batch_size": 2, "ema_decay": 0.5},
