@@ -100,19 +100,19 @@ def drawn(seed: int, count: int, size: int = SIZE) -> dict[str, np.ndarray]:
     return {name: np.stack([record[name] for record in records]) for name in ("image", "mask", "label")}
 
 
-def batches(seed: int, *arrays: np.ndarray) -> Callable[[tf.Tensor], list[tf.Tensor]]:
-    """A graph function: step → a random batch of the arrays [N, S, S, …], flipped along both axes at random, together."""
+def batches(seed: int, *arrays: np.ndarray, count: int = BATCH) -> Callable[[tf.Tensor], list[tf.Tensor]]:
+    """A graph function: step → a random batch of the arrays; images and maps are flipped along both axes at random, together."""
     constants = [tf.constant(array) for array in arrays]
 
     def batch(step: tf.Tensor) -> list[tf.Tensor]:
         key = tf.stack([tf.constant(seed % 2**31, tf.int32), step])
-        chosen = tf.random.stateless_uniform([BATCH], key, 0, len(arrays[0]), tf.int32)
-        turns = tf.random.stateless_uniform([2, BATCH], tf.bitwise.bitwise_xor(key, 2**30)) < 0.5
+        chosen = tf.random.stateless_uniform([count], key, 0, len(arrays[0]), tf.int32)
+        turns = tf.random.stateless_uniform([2, count], tf.bitwise.bitwise_xor(key, 2**30)) < 0.5
         found = []
         for constant in constants:
             x = tf.gather(constant, chosen)
-            for axis in (0, 1):
-                turn = tf.reshape(turns[axis], [BATCH] + [1] * (x.shape.rank - 1))
+            for axis in (0, 1) if x.shape.rank > 1 else ():
+                turn = tf.reshape(turns[axis], [count] + [1] * (x.shape.rank - 1))
                 x = tf.where(turn, tf.reverse(x, [axis + 1]), x)
             found.append(x)
         return found
@@ -277,17 +277,12 @@ def label_experiment(seed: int, steps: int, picture: Path | None) -> dict[str, A
         )
         model = LabelGAN(config)
         model.compile()
-        order = tf.data.Dataset.range(400).shuffle(400, seed=seed).repeat()
-        masks, grades = tf.constant(real["mask"]), tf.constant(real["label"], tf.int32)
-
-        def example(count: tf.Tensor, index: tf.Tensor, masks: tf.Tensor = masks, grades: tf.Tensor = grades) -> Any:
-            flips = tf.random.stateless_uniform([2], tf.stack([count, seed])) < 0.5
-            mask = tf.gather(masks, index)
-            for axis in (0, 1):
-                mask = tf.where(flips[axis], tf.reverse(mask, [axis]), mask)
-            return {"label_map": mask, "grade": tf.gather(grades, index), "seed": count}
-
-        data = order.enumerate().map(example).batch(32, drop_remainder=True).prefetch(2)
+        real_batch = batches(derive_seed(seed, "maps"), real["mask"], real["label"], count=32)
+        data = tf.data.Dataset.range(steps).map(
+            lambda step, real_batch=real_batch: dict(
+                zip(("label_map", "grade"), real_batch(tf.cast(step, tf.int32))), seed=32 * step + tf.range(32, dtype=tf.int64)
+            )
+        )
         model.fit(data, epochs=1, steps_per_epoch=steps, verbose=0)
         seeds = tf.range(len(asked), dtype=tf.int64) + 10**9
         maps = harden(model({"grade": asked, "seed": seeds}), LABEL_SIZE).numpy()
@@ -325,10 +320,10 @@ def verdict(translation: list[dict[str, Any]], labels: list[dict[str, Any]], set
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
+    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
     parser.add_argument("--steps", type=int, default=500, help="of each translator and U-Net")
     parser.add_argument("--label-seeds", type=int, nargs="*", default=[0, 1])
-    parser.add_argument("--label-steps", type=int, default=2000, help="of each label generator")
+    parser.add_argument("--label-steps", type=int, default=1000, help="of each label generator")
     parser.add_argument("--pictures", type=Path, help="folder for the first seed's pictures")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
