@@ -22,9 +22,13 @@ class InstanceNormalization(tf.keras.layers.Layer):
 
     def call(self, x: tf.Tensor) -> tf.Tensor:
         """[B, …, C] → the same shape and dtype."""
+        axes = list(range(1, x.shape.rank - 1))
         x32 = tf.cast(x, tf.float32)
-        mean, variance = tf.nn.moments(x32, list(range(1, x.shape.rank - 1)), keepdims=True)
-        return tf.cast((x32 - mean) * tf.math.rsqrt(variance + self.epsilon), x.dtype)
+        # Not by tf.nn.moments: TensorFlow's graph optimiser takes its form for an instance norm with constant scale, and aborts the
+        # process in inference graphs where a scale that is none follows, as SPADE's does.
+        centred = x32 - tf.reduce_mean(x32, axes, keepdims=True)
+        variance = tf.reduce_mean(centred * centred, axes, keepdims=True)
+        return tf.cast(centred * tf.math.rsqrt(variance + self.epsilon), x.dtype)
 
     def compute_output_shape(self, input_shape: tf.TensorShape) -> tf.TensorShape:
         """The input's."""

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -65,3 +68,26 @@ def test_instance_norm_is_per_sample_and_channel_in_any_number_of_dimensions():
     y = InstanceNormalization()(tf.constant(x, tf.float32)).numpy()
     expected = (x - x.mean((1, 2, 3), keepdims=True)) / np.sqrt(x.var((1, 2, 3), keepdims=True) + 1e-5)
     np.testing.assert_allclose(y, expected, atol=1e-5)
+
+
+SERVED = """
+import sys
+import tensorflow as tf
+from medsynth_tf.layers.spade import SPADE
+layer, x, label = SPADE(8, "instance"), tf.random.normal([2, 16, 16, 8]), tf.random.normal([2, 16, 16, 3])
+expected = layer((x, label))
+@tf.function(input_signature=[tf.TensorSpec([None, 16, 16, 8]), tf.TensorSpec([None, 16, 16, 3])])
+def call(x, label):
+    return {"y": tf.nn.leaky_relu(layer((x, label)), 0.2)}
+module = tf.Module()
+module.variables_used = layer.variables
+tf.saved_model.save(module, sys.argv[1], signatures=call)
+served = tf.saved_model.load(sys.argv[1]).signatures["serving_default"](x=x, label=label)["y"]
+tf.debugging.assert_near(served, tf.nn.leaky_relu(expected, 0.2), 1e-4, 1e-4)
+"""
+
+
+def test_instance_norm_before_a_learned_scale_survives_the_graph_optimiser(tmp_path):
+    """In a process of its own: the optimiser would abort it."""
+    done = subprocess.run([sys.executable, "-c", SERVED, tmp_path / "model"], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
