@@ -29,10 +29,11 @@ from medsynth_tf.core.files import replacing_file, write_text
 from medsynth_tf.core.seeds import derive_seed, numpy_generator
 from medsynth_tf.data.phantoms import PhantomSource
 from medsynth_tf.layers.initializers import layer_seed
-from medsynth_tf.layers.normalization import BatchNormalization
+from medsynth_tf.layers.normalization import BatchNormalization, BatchStatisticsNormalization
 from medsynth_tf.layers.spade import SPADEResidualBlock
 from medsynth_tf.losses.adversarial import feature_matching, hinge_discriminator, hinge_generator
 from medsynth_tf.losses.classification import cross_entropy
+from medsynth_tf.methods.averaging import WeightAverage
 from medsynth_tf.methods.translation.semantic_retina.label_model import LabelGAN
 from medsynth_tf.methods.translation.semantic_retina.sampling import harden
 from medsynth_tf.metrics.overlap import precision_recall_f1
@@ -45,6 +46,7 @@ from medsynth_tf.ops.resize import downsample_nearest, upsample_nearest
 RESULTS = Path(__file__).parent / "results" / "semantic_retina.json"
 SIZE, CHANNELS, EXUDATE, FEW, TEST, JUDGED = 48, 4, 2, 6, 100, 240
 LATENT, WIDTHS, ENTRY, BATCH = 32, (64, 32, 16, 16), 6, 8
+AVERAGE_DECAY = 0.98
 RECOVER_MARGIN, F1_MARGIN, ADDED = 0.35, 0.10, ("plus_n", "plus_3n")
 GRADES, LABEL_SIZE, GRADER_LEAST = 3, 64, 0.8
 
@@ -130,6 +132,13 @@ def translator(spade: bool, data: dict[str, np.ndarray], seed: int, steps: int) 
     discriminator = PatchDiscriminator(16, 3, layer_seed(seed, "discriminator"))
     discriminator(tf.zeros([1, SIZE, SIZE, CHANNELS + 3]))
     players = (generator, discriminator)
+    statistics = [
+        v
+        for part in generator.submodules
+        if isinstance(part, BatchStatisticsNormalization)
+        for v in part.non_trainable_variables
+    ]
+    average = WeightAverage(generator.trainable_variables + statistics, AVERAGE_DECAY)  # as the method keeps one
     optimizers = [tf.keras.optimizers.Adam(4e-4, 0.0, 0.9) for _ in players]
     for optimizer, player in zip(optimizers, players):
         optimizer.build(player.trainable_variables)
@@ -158,8 +167,10 @@ def translator(spade: bool, data: dict[str, np.ndarray], seed: int, steps: int) 
             ):
                 variables = player.trainable_variables
                 optimizer.apply_gradients(zip(tape.gradient(loss, variables), variables))
+            average.update()
 
     train()
+    average.swap()
 
     def translate(masks: np.ndarray, sample_seed: int) -> np.ndarray:
         latent = numpy_generator(sample_seed, "style").standard_normal([len(masks), LATENT]).astype(np.float32)
@@ -333,11 +344,21 @@ def main() -> int:
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     folder, translation, labels = arguments.pictures, [], []
+    settings = {"steps": arguments.steps, "label_steps": arguments.label_steps}
+    arguments.out.parent.mkdir(parents=True, exist_ok=True)
+
+    def written() -> dict[str, Any]:
+        """The report so far, also in the file: a run that is cut off leaves what it found."""
+        report = verdict(translation, labels, settings)
+        write_text(arguments.out, json.dumps(report, indent=2) + "\n")
+        return report
+
     for seed in arguments.seeds:
         started = time.perf_counter()
         first = folder if seed == arguments.seeds[0] else None
         found = translation_experiment(seed, arguments.steps, first and first / "translation.png")
         translation.append({"seed": seed, **found})
+        report = written()
         print(f"seed {seed}: judge on real {found['judge_on_real']:.3f}, U-Net on real only {found['real_only']:.3f}")
         for name in ("spade", "plain"):
             row = found[name]
@@ -351,10 +372,8 @@ def main() -> int:
         first = folder if seed == arguments.label_seeds[0] else None
         found = label_experiment(seed, arguments.label_steps, first and first / "labels.png")
         labels.append({"seed": seed, **found})
+        report = written()
         print(f"label maps, seed {seed}: {json.dumps(found)}", flush=True)
-    report = verdict(translation, labels, {"steps": arguments.steps, "label_steps": arguments.label_steps})
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(arguments.out, json.dumps(report, indent=2) + "\n")
     print(f"mean gain over real pairs alone, not part of the claim: {report['mean_gain']}")
     print("the claim holds" if report["holds"] else "THE CLAIM DOES NOT HOLD")
     return 0 if report["holds"] else 1
