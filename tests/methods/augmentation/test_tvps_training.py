@@ -277,7 +277,7 @@ def test_m12_the_translator_is_fine_tuned_by_the_task_if_asked():
     model = make(**VESSEL, **{"translator.finetune": True, "losses.warm_up": 0.0})
     model.compile()
     before = values(model.translator.to_image.trainable_variables)
-    batch = next(iter(model.dataset(ms.open_source(LARGER), model.config, "train")))
+    batch = next(iter(model.dataset(ms.open_source(LARGER), model.config, "train", epochs=None)))
     model.train_step(batch)
     assert np.mean(moved(model.translator.to_image.trainable_variables, before)) > 0.5
 
@@ -291,7 +291,7 @@ def test_m12_a_translator_may_be_exchanged():
     model.translator = Red()
     model.compile()
     assert [stage.name for stage in model.stages(ms.open_source(LARGER))] == ["classifier"]
-    batch = next(iter(model.dataset(ms.open_source(LARGER), model.config, "train")))
+    batch = next(iter(model.dataset(ms.open_source(LARGER), model.config, "train", epochs=None)))
     model.train_step(batch)
     made = model.synthesize(batch, mask=tf.zeros([4, 24, 24]))
     np.testing.assert_allclose(made["image"][:, 0, ..., 1:], -np.ones([4, 24, 24, 2]), atol=1e-4)

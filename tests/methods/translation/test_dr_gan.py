@@ -52,7 +52,7 @@ def model():
 @pytest.fixture(scope="module")
 def batch():
     config = tiny()
-    return next(iter(ms.create("dr_gan", config).dataset(ms.open_source(SOURCE), config, "train")))
+    return next(iter(ms.create("dr_gan", config).dataset(ms.open_source(SOURCE), config, "train", epochs=None)))
 
 
 # -- adaptive normalisation ---------------------------------------------------------------------------------------------------

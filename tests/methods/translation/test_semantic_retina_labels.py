@@ -347,7 +347,7 @@ tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfigur
 from medsynth_tf.methods.translation.semantic_retina.label_model import LabelGAN
 from tests.methods.translation.test_semantic_retina_labels import batch, tiny
 strategies = {"one": tf.distribute.OneDeviceStrategy("CPU:0"), "two": tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"])}
-config = tiny(discriminator_learning_rate=1e-2, augmentation={"target": -1.0})
+config = tiny(augmentation={"target": -1.0})
 for name, strategy in strategies.items():
     with strategy.scope():
         model = LabelGAN(config)
