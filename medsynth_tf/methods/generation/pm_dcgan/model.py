@@ -173,8 +173,9 @@ class PMDCGAN(JointImageMethod):
         disc, 2 atrophy), empty_mask bool [B] (a mask has no pixel). `from_latent`: latent float32 [B, N] → the same."""
 
         def synthesize(seed: tf.Tensor) -> dict[str, tf.Tensor]:
-            # convolutions of oneDNN give an empty batch a wrong shape, so it is refused here, in words
-            tf.debugging.assert_positive(tf.shape(seed)[0], "seed: the batch is empty")
+            # convolutions of oneDNN give an empty batch a wrong shape, so it is refused here, in words and before anything runs
+            with tf.control_dependencies([tf.debugging.assert_positive(tf.shape(seed)[0], "seed: the batch is empty")]):
+                seed = tf.identity(seed)
             return self.pixels(self({"seed": seed}))
 
         def from_latent(latent: tf.Tensor) -> dict[str, tf.Tensor]:

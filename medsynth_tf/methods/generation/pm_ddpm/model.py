@@ -225,17 +225,17 @@ class PMDDPM(JointImageMethod):
         the few DDIM steps of `sampling.few_steps`."""
         classes = self.config.condition.classes
 
-        def checked(seed: tf.Tensor) -> None:
-            # convolutions of oneDNN give an empty batch a wrong shape, so it is refused here, in words
-            tf.debugging.assert_positive(tf.shape(seed)[0], "seed: the batch is empty")
+        def checked(seed: tf.Tensor) -> tf.Tensor:
+            # convolutions of oneDNN give an empty batch a wrong shape, so it is refused here, in words and before anything runs
+            with tf.control_dependencies([tf.debugging.assert_positive(tf.shape(seed)[0], "seed: the batch is empty")]):
+                return tf.identity(seed)
 
         def signature(few: bool) -> Any:
             def synthesize(seed: tf.Tensor) -> dict[str, tf.Tensor]:
-                checked(seed)
-                return self.pixels(self.sample(seed, None, few))
+                return self.pixels(self.sample(checked(seed), None, few))
 
             def synthesize_class(seed: tf.Tensor, label: tf.Tensor) -> dict[str, tf.Tensor]:
-                checked(seed)
+                seed = checked(seed)
                 tf.debugging.assert_equal(tf.shape(seed)[0], tf.shape(label)[0], "seed and label differ in batch size")
                 known = tf.reduce_all((label >= 0) & (label < classes))
                 with tf.control_dependencies([tf.debugging.assert_equal(known, True, f"label: classes are 0 … {classes - 1}")]):

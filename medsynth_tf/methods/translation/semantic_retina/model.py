@@ -328,10 +328,13 @@ class SemanticRetina(Method):
 
         def checked(label_map: tf.Tensor, other: tf.Tensor, name: str) -> tf.Tensor:
             batch = tf.shape(label_map)[0]
-            # convolutions of oneDNN give an empty batch a wrong shape, so it is refused here, in words
-            tf.debugging.assert_positive(batch, "label_map: the batch is empty")
-            tf.debugging.assert_equal(batch, tf.shape(other)[0], f"label_map and {name} differ in batch size")
-            return label_ops.assert_valid(label_map, channels)
+            # convolutions of oneDNN give an empty batch a wrong shape, so it is refused here, in words and before anything runs
+            checks = [
+                tf.debugging.assert_positive(batch, "label_map: the batch is empty"),
+                tf.debugging.assert_equal(batch, tf.shape(other)[0], f"label_map and {name} differ in batch size"),
+            ]
+            with tf.control_dependencies(checks):
+                return label_ops.assert_valid(tf.identity(label_map), channels)
 
         def synthesize(label_map: tf.Tensor, seed: tf.Tensor) -> dict[str, tf.Tensor]:
             label_map = checked(label_map, seed, "seed")
