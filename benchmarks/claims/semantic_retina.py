@@ -324,7 +324,9 @@ def verdict(translation: list[dict[str, Any]], labels: list[dict[str, Any]], set
     if labels:
         asked += [f"a grader recognises the grades of sampled label maps with accuracy >= {GRADER_LEAST}"]
     return {
-        "claim": "in each seed " + ", and ".join(asked),
+        "claim": "in each seed "
+        + ", and ".join(asked)
+        + ("" if labels else " (translation alone; stage 1's gate was not asked)"),
         "holds": all(margin >= 0 for margin in margins),
         "smallest_margin": min(margins),
         "mean_gain": {name: float(np.mean(gains)) for name, gains in gain.items()} if translation else None,
