@@ -33,14 +33,16 @@ def signatures(model: Any) -> dict[str, Callable[..., dict[str, tf.Tensor]]]:
     numbers = tf.TensorSpec([None], tf.int64, name="component")
     maps = tf.TensorSpec([None, size, size], tf.uint8, name="vessels")
 
-    def check_batch(image: tf.Tensor, **others: tf.Tensor) -> None:
+    def check_batch(image: tf.Tensor, **others: tf.Tensor) -> tf.Tensor:
         batch = tf.shape(image)[0]
-        tf.debugging.assert_positive(batch, "image: the batch is empty")
+        checks = [tf.debugging.assert_positive(batch, "image: the batch is empty")]
         for name, other in others.items():
-            tf.debugging.assert_equal(batch, tf.shape(other)[0], f"image and {name} differ in batch size")
+            checks.append(tf.debugging.assert_equal(batch, tf.shape(other)[0], f"image and {name} differ in batch size"))
+        with tf.control_dependencies(checks):  # before anything runs
+            return tf.identity(image)
 
     def classify(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        check_batch(image)
+        image = check_batch(image)
         probabilities = tf.nn.softmax(model.logits(image))
         return {"probabilities": probabilities, "label": tf.argmax(probabilities, -1)}
 
@@ -52,7 +54,7 @@ def signatures(model: Any) -> dict[str, Callable[..., dict[str, tf.Tensor]]]:
         batch = {"image": image, "seed": seed}
         if vessels is not None:
             batch["vessels"] = vessels
-        check_batch(**batch)
+        batch = {**batch, "image": check_batch(**batch)}
         made = model.synthesize(batch, **options)
         return {"image": from_unit_range(made["image"][:, 0]), "mask": tf.cast(made["mask"][:, 0], tf.uint8)}
 
@@ -65,7 +67,7 @@ def signatures(model: Any) -> dict[str, Callable[..., dict[str, tf.Tensor]]]:
     def fill(
         image: tf.Tensor, seed: tf.Tensor, mask: tf.Tensor, component: tf.Tensor, vessels: tf.Tensor | None = None
     ) -> dict[str, tf.Tensor]:
-        check_batch(image, mask=mask, component=component)
+        image = check_batch(image, mask=mask, component=component)
         tf.debugging.assert_less_equal(mask, tf.constant(1, tf.uint8), "mask: values must be 0 (made anew) or 1 (kept)")
         allowed = f"component: must be -1 (drawn) or 0 … {components - 1}"
         tf.debugging.assert_greater_equal(component, tf.constant(-1, tf.int64), allowed)
