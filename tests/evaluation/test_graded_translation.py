@@ -8,7 +8,7 @@ from medsynth_tf.core.errors import DataError
 from medsynth_tf.evaluation.graded_translation import GradeJudge, grade_measures
 from medsynth_tf.evaluation.run import evaluate_export, evaluate_model
 from medsynth_tf.metrics.label_contrast import label_contrast
-from tests.methods.test_contract import TINY
+from tests.methods.tiny import TINY
 
 SOURCE = "phantom:graded_lesions?count=20&size=32"
 

@@ -6,7 +6,7 @@ import pytest
 import medsynth_tf as ms
 from medsynth_tf.core.errors import DataError
 from medsynth_tf.evaluation.run import evaluate_export, evaluate_model
-from tests.methods.test_contract import TINY
+from tests.methods.tiny import TINY
 
 SOURCE = "phantom:fundus?count=20&size=32&labels=vessels"
 

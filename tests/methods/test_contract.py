@@ -6,69 +6,8 @@ import tensorflow as tf
 
 import medsynth_tf as ms
 from medsynth_tf.core.errors import DataError
+from tests.methods.tiny import TINY
 
-# per method: settings that make it tiny, and a source it can learn from
-TINY = {
-    "pm_dcgan": (
-        {
-            "image_size": 32,
-            "generator_filters": 2,
-            "discriminator_filters": 2,
-            "latent_size": 4,
-            "fixed_samples": 2,
-            "training": {"batch_size": 2, "ema_decay": 0.5},
-        },
-        "phantom:optic_disc?count=10&size=32",
-    ),
-    "pm_ddpm": (
-        {
-            "image_size": 16,
-            "network": {"widths": [4, 8], "bottleneck": 8, "attention": ["down_0"]},
-            "schedule.steps": 20,
-            "sampling": {"sampler": "ddpm", "steps": None, "few_steps": 5, "clip_start": False},
-            "optimiser.average_warmup": 0,
-            "fixed_samples": 2,
-            "training": {"batch_size": 2, "ema_decay": 0.5},
-        },
-        "phantom:optic_disc?count=10&size=16",
-    ),
-    "semantic_retina": (
-        {
-            "image_size": 32,
-            "generator": {"filters": 2, "hidden_filters": 4},
-            "style": {"size": 4, "filters": 2},
-            "discriminator": {"filters": 4},
-            "training": {"batch_size": 2, "ema_decay": 0.5},
-        },
-        "phantom:fundus?count=10&size=32&labels=vessels",
-    ),
-    "dr_gan": (
-        {
-            "image_size": 32,
-            "grading": {"filters": 4, "image_size": 16},
-            "generator": {"filters": 4, "residual_blocks": 1, "mapping_layers": 2, "mapping_width": 8},
-            "fine": {"enabled": True, "filters": 4},
-            "attention": {"chunk_rows": 10, "reductions": [2, 2, 2]},
-            "discriminator": {"count": 2, "filters": 4},
-            "training": {"batch_size": 2, "ema_decay": 0.5},
-        },
-        "phantom:graded_lesions?count=10&size=32",
-    ),
-    "tvps": (
-        {
-            "image_size": 24,
-            "channels": 3,
-            "domain": "vessel",
-            "generator": {"levels": 2, "filters": 2, "hidden": 4, "components": 3, "latent": 4},
-            "discriminator": {"filters": 2, "patch": 8},
-            "translator": {"filters": 2, "blocks": 1, "buffer": 2, "epochs": 1, "decay_epochs": 0},
-            "vessels": {"sigmas": [1.0, 2.0]},
-            "classifier": {"filters": 2},
-            "training": {"batch_size": 2, "ema_decay": 0.5},
-        },
-        "phantom:vessel_classes?count=10&size=24",
-    ),
-}
 SLUGS = [info.slug for info in ms.list_methods()]
 
 

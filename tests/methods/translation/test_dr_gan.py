@@ -20,7 +20,7 @@ from medsynth_tf.methods.translation.dr_gan.networks import (
     SynthesisBlock,
     plane_pyramid,
 )
-from tests.methods.test_contract import TINY
+from tests.methods.tiny import TINY
 
 SOURCE = "phantom:graded_lesions?count=11&size=32"
 

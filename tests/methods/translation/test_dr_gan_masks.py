@@ -26,7 +26,7 @@ from medsynth_tf.metrics.sliced_wasserstein import (
 )
 from medsynth_tf.metrics.tfgan import frechet_distance
 from medsynth_tf.networks.classifiers import ImageClassifier
-from tests.methods.test_contract import TINY
+from tests.methods.tiny import TINY
 
 SOURCE = "phantom:graded_lesions?count=11&size=64"
 

@@ -13,7 +13,7 @@ import tensorflow as tf
 import medsynth_tf as ms
 from medsynth_tf.methods.saving import load
 from medsynth_tf.training.trainer import train
-from tests.methods.test_contract import TINY
+from tests.methods.tiny import TINY
 
 SOURCE = "phantom:graded_lesions?count=11&size=32"  # nine to train on, so that a pass ends with half a batch
 STAGES = ["grading", "gaussians", "coarse", "fine"]
