@@ -17,3 +17,14 @@ def xavier_normal(seed: int, name: str, gain: float = 0.02) -> tf.keras.initiali
 def layer_seed(seed: int, name: str) -> int:
     """The seed of the part called `name`, in the range Keras takes."""
     return derive_seed(seed, name) % (2**31 - 1)
+
+
+def torch_uniform(fan_in: int, seed: int, name: str) -> tf.keras.initializers.Initializer:
+    """U(±1/√fan_in), PyTorch's default for weights and biases of dense and convolutional layers.
+
+    Args:
+        fan_in: inputs that one output sums over; of transposed convolutions PyTorch takes kernel area times *output* channels.
+        seed, name: as for `layer_seed`.
+    """
+    limit = fan_in**-0.5
+    return tf.keras.initializers.RandomUniform(-limit, limit, layer_seed(seed, name))
