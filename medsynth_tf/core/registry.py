@@ -70,6 +70,15 @@ _METHODS = (
         reference="Makinde, Saeed: University of Calgary, 2024; DDPM: Ho et al., arXiv:2006.11239; DDIM: Song et al., arXiv:2010.02502",
     ),
     MethodInfo(
+        slug="rhvae",
+        family="generation",
+        class_name="RHVAE",
+        title="Data Augmentation with Variational Autoencoders and Manifold Sampling",
+        task="images of a class",
+        modality="any",
+        reference="Chadebec, Allassonnière: DALI workshop at MICCAI 2021; RHVAE: Chadebec, Mantoux, Allassonnière, arXiv:2010.11518",
+    ),
+    MethodInfo(
         slug="semantic_retina",
         family="translation",
         class_name="SemanticRetina",

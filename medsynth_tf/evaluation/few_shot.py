@@ -154,6 +154,8 @@ def _run(config: MethodConfig, source: SplitSource, seed: int) -> dict[str, Any]
             callbacks=list(stage.callbacks),
             verbose=0,
         )
+        if stage.end is not None:
+            stage.end()
         seen = stage.steps * batch
     seconds = time.perf_counter() - started
     classify = model.signatures()["classify"]

@@ -76,6 +76,9 @@ def train(
         finished = _run_stage(stages[number], number, model, checkpoint, folder, progress and chief, chief, list(callbacks))
         if not finished:
             return Run(model, folder, finished=False)
+        end = stages[number].end
+        if end is not None:
+            end()
         checkpoint.save(number + 1, 0)
     _save(model, folder / "model", chief)
     return Run(model, folder, finished=True)

@@ -24,6 +24,18 @@ TINY = {
         },
         "phantom:optic_disc?count=10&size=16",
     ),
+    "rhvae": (
+        {
+            "image_size": [16, 16],
+            "latent_size": 2,
+            "network": {"hidden": 8},
+            "metric.centroids": 8,
+            "sampling": {"steps": 3, "leapfrog_steps": 2},
+            "study": {"samples": [8], "runs": 2, "epochs": 2},
+            "training": {"batch_size": 2, "steps_per_epoch": None},
+        },
+        "phantom:shapes?count=16&size=16&classes=2",
+    ),
     "semantic_retina": (
         {
             "image_size": 32,
