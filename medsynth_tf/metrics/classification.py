@@ -34,6 +34,16 @@ def accuracy(truth: np.ndarray, predicted: np.ndarray) -> float:
     return float((truth == predicted).mean())
 
 
+def balanced_accuracy(truth: np.ndarray, predicted: np.ndarray) -> float:
+    """Mean over the classes that occur in truth of the share of their images that are labelled right; arguments as `accuracy`'s.
+
+    Raises:
+        DataError: as `accuracy`.
+    """
+    truth, predicted = _labels(truth, predicted)
+    return float(np.mean([(predicted[truth == label] == label).mean() for label in np.unique(truth)]))
+
+
 def cohen_kappa(
     truth: np.ndarray, predicted: np.ndarray, classes: int, weights: Literal["linear", "quadratic"] | None = None
 ) -> float:

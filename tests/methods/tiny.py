@@ -26,15 +26,16 @@ TINY = {
     ),
     "rhvae": (
         {
-            "image_size": [16, 16],
+            "image_size": [32, 32],
             "latent_size": 2,
             "network": {"hidden": 8},
             "metric.centroids": 8,
+            "flow": {"steps": 1, "fixed_point_iterations": 1},
             "sampling": {"steps": 3, "leapfrog_steps": 2},
             "study": {"samples": [8], "runs": 2, "epochs": 2},
             "training": {"batch_size": 2, "steps_per_epoch": None},
         },
-        "phantom:shapes?count=16&size=16&classes=2",
+        "phantom:shapes?count=16&size=32&classes=2",
     ),
     "semantic_retina": (
         {

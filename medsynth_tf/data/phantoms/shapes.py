@@ -80,7 +80,7 @@ def _bar(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _frame(rng: np.random.Generator, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    side, half_width = rng.uniform(6, 11), rng.uniform(1, 2.5)
+    side, half_width = rng.uniform(5, 8), rng.uniform(1, 2)  # its corners stay in the image however it is turned
     along, across = _turned(rng.uniform(0, np.pi / 2), x, y)
     return np.abs(np.maximum(np.abs(along), np.abs(across)) - side) - half_width
 

@@ -239,9 +239,9 @@ class ClassGenerator(Optimisation, tf.keras.Model):
         # a broken step must not break the weights
         self.apply(self.optimizer, [tf.where(finite, g, tf.zeros_like(g)) for g in gradients], variables)
         slots = tf.where(finite & (weights > 0), batch["slot"], tf.constant(-1, tf.int64))
-        context = tf.distribute.get_replica_context()
-        gathered = [context.all_gather(value, 0) for value in (slots, made["mean"])]
-        self._store(*gathered, context.all_gather(made["matrices"], 0) if "matrices" in made else None)
+        gather = tf.distribute.get_replica_context().all_gather
+        matrices = gather(made["matrices"], 0) if "matrices" in made else None
+        self._store(gather(slots, 0), gather(made["mean"], 0), matrices)
         if self.config.sampling.sampler == "vamp":
             self._keep_pseudo_posteriors()
         self.best.update(tf.where(finite, loss, float("nan")))

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from medsynth_tf.core.config import DataConfig, MethodConfig
 from medsynth_tf.core.errors import ConfigError
 from medsynth_tf.core.settings import Settings, setting
+from medsynth_tf.data.study_config import StudyConfig
 
 SAMPLERS = {
     "vae": ("prior", "gmm"),
@@ -53,8 +54,9 @@ class FlowConfig(Settings):
     momentum_init: Literal["cholesky_G", "reference"] = setting(
         "cholesky_G", help="N(0, G(z_0)); 'reference': by the factor of the image's own matrix, as in the authors' code"
     )
-    elbo: Literal["reference", "exact"] = setting(
-        "reference", help="'exact' counts the momentum's own entropy too, which makes it a bound"
+    elbo: Literal["exact", "reference"] = setting(
+        "exact",
+        help="'reference' leaves out the momentum's own entropy, as the authors' code does; with 'cholesky_G' matrices then only grow",
     )
     gradient: Literal["full", "detached"] = setting(
         "full", help="'detached': none through the first leapfrog equation, as in the authors' code; cheaper"
@@ -91,22 +93,6 @@ class VampConfig(Settings):
     """The VampPrior of model 'vamp' (Tomczak and Welling, arXiv:1705.07120)."""
 
     pseudo_inputs: int = setting(50, help="K, learned images whose posteriors make the prior", minimum=1)
-
-
-@dataclasses.dataclass(frozen=True)
-class StudyConfig(Settings):
-    """The experiment that a generator is for: classifiers of real, of real and synthetic, and of synthetic images alone."""
-
-    classifier: Literal["mlp", "cnn", "densenet"] = setting("mlp", help="dense 400; three convolutions; DenseNet-BC-40-12")
-    samples: tuple[int, ...] = setting((200,), help="synthetic images a class; the paper has 200, 500, 1000, 2000", minimum=1)
-    classic: tuple[int, ...] = setting(
-        (), help="factors of classic augmentation as further arms; the paper has 5, 10, 15", minimum=2
-    )
-    runs: int = setting(5, help="independent runs of each arm", minimum=1)
-    epochs: int = setting(100, help="most passes of a classifier's training", minimum=1)
-    patience: int = setting(20, help="passes without a lower validation loss after which it ends", minimum=1)
-    batch_size: int = setting(32, minimum=1)
-    learning_rate: float = setting(1e-3, help="of Adam", above=0.0)
 
 
 @dataclasses.dataclass(frozen=True)

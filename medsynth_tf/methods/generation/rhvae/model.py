@@ -127,7 +127,7 @@ class RHVAE(Method):
         return self._by_class(batch, lambda model, own, weights: model.record(model.forward(own), weights))
 
     def _by_class(self, batch: Batch, step: Callable[..., dict[str, tf.Tensor]]) -> dict[str, tf.Tensor]:
-        results = {}
+        results: dict[str, tf.Tensor] = {}
         for model in self.models:
             rows = tf.where(batch["label"] == model.label)[:, 0]
             # a class without images gets the batch's first one, which counts nothing: networks are not asked about empty batches
