@@ -174,7 +174,7 @@ class ClassGenerator(Optimisation, tf.keras.Model):
 
         Args:
             batch: "image" uint8 [B, H, W, C], "seed" int64 [B].
-            training: the metric is that of the batch, through which gradients flow; else the stored one.
+            training: the metric is that of the batch, over all replicas, and gradients flow through it; else the stored one.
             weights: float32 [B], 0 for images that are not of this class.
 
         Returns:
@@ -198,7 +198,8 @@ class ClassGenerator(Optimisation, tf.keras.Model):
             factors = self.metric_network(images)
             matrices = tf.matmul(factors, factors, transpose_b=True)
             if training:
-                metric = self._metric(mean, matrices, tf.ones_like(start[:, 0]) if weights is None else weights)
+                weights = tf.ones_like(start[:, 0]) if weights is None else weights
+                metric = self._metric(*(_of_all_replicas(value) for value in (mean, matrices, weights)))
             else:
                 metric = self.latent_metric()
             moved = objective.flow(self.config.flow, metric, images, self.decoder, start, noise[:, 1], factors)
@@ -239,9 +240,8 @@ class ClassGenerator(Optimisation, tf.keras.Model):
         # a broken step must not break the weights
         self.apply(self.optimizer, [tf.where(finite, g, tf.zeros_like(g)) for g in gradients], variables)
         slots = tf.where(finite & (weights > 0), batch["slot"], tf.constant(-1, tf.int64))
-        gather = tf.distribute.get_replica_context().all_gather
-        matrices = gather(made["matrices"], 0) if "matrices" in made else None
-        self._store(gather(slots, 0), gather(made["mean"], 0), matrices)
+        matrices = _of_all_replicas(made["matrices"]) if "matrices" in made else None
+        self._store(_of_all_replicas(slots), _of_all_replicas(made["mean"]), matrices)
         if self.config.sampling.sampler == "vamp":
             self._keep_pseudo_posteriors()
         self.best.update(tf.where(finite, loss, float("nan")))
@@ -353,6 +353,12 @@ class ClassGenerator(Optimisation, tf.keras.Model):
 def to_bytes(images: tf.Tensor) -> tf.Tensor:
     """[0, 1] → uint8, rounded."""
     return tf.saturate_cast(tf.round(images * 255.0), tf.uint8)
+
+
+def _of_all_replicas(values: tf.Tensor) -> tf.Tensor:
+    """A replica's rows, followed or preceded by those of the others; gradients flow back to each."""
+    context = tf.distribute.get_replica_context()
+    return context.all_gather(values, 0) if context.num_replicas_in_sync > 1 else values
 
 
 def _mean(values: tf.Tensor, weights: tf.Tensor) -> tf.Tensor:
