@@ -11,7 +11,7 @@ import tensorflow as tf
 
 import medsynth_tf as ms
 from medsynth_tf.core.errors import ConfigError, DataError
-from medsynth_tf.layers.adaptive_augmentation import AdaptiveAugmentation, affine, quarter_turns
+from medsynth_tf.layers.adaptive_augmentation import AdaptiveAugmentation
 from medsynth_tf.losses.adversarial import hinge_discriminator, hinge_generator
 from medsynth_tf.methods.translation.semantic_retina.config import LESION_LABELS
 from medsynth_tf.methods.translation.semantic_retina.data import label_batches
@@ -21,6 +21,7 @@ from medsynth_tf.methods.translation.semantic_retina.label_networks import Label
 from medsynth_tf.methods.translation.semantic_retina.sampling import copy_paste, disc
 from medsynth_tf.networks.classifiers import ImageClassifier
 from medsynth_tf.ops import labels
+from medsynth_tf.ops.affine import affine, quarter_turns
 
 TINY = {
     "image_size": 64,
