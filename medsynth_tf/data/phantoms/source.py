@@ -21,6 +21,7 @@ _PHANTOMS = {
     "graded_lesions": ("medsynth_tf.data.phantoms.graded_lesions", "GradedLesionsPhantom"),
     "optic_disc": ("medsynth_tf.data.phantoms.optic_disc", "OpticDiscPhantom"),
     "shapes": ("medsynth_tf.data.phantoms.shapes", "ShapesPhantom"),
+    "valve_landmarks": ("medsynth_tf.data.phantoms.valve_landmarks", "ValveLandmarksPhantom"),
     "vessel_classes": ("medsynth_tf.data.phantoms.vessel_classes", "VesselClassesPhantom"),
 }
 
