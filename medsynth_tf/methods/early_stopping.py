@@ -50,12 +50,12 @@ class BestWeights(tf.Module):
     @property
     def stopped(self) -> bool:
         """Whether training should end."""
-        return int(self.state) != _RUNNING
+        return int(self.state.numpy()) != _RUNNING
 
     @property
     def broken(self) -> bool:
         """Whether a loss was not finite."""
-        return int(self.state) == _BROKEN
+        return int(self.state.numpy()) == _BROKEN
 
     def update(self, loss: tf.Tensor) -> None:
         """One step, inside a train step and after the weights moved; `loss` is the replica's mean loss, float32 scalar."""
@@ -99,7 +99,7 @@ class BestWeights(tf.Module):
         Raises:
             NonFiniteLossError: no epoch had a finite loss.
         """
-        if float(self.lowest) == _NONE:
+        if float(self.lowest.numpy()) == _NONE:
             raise NonFiniteLossError("no epoch ended with a finite training loss: there are no best weights to go back to")
         if self.broken:
             _log.warning("a training loss was not finite; the weights of the best epoch before it are restored")

@@ -162,6 +162,17 @@ def test_a_stale_class_ends_early_and_accumulated_metrics_stay_as_training_left_
     )
 
 
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
+def test_half_precision_learns_and_overflowing_gradients_end_nothing(precision):
+    model = created(**{"training.mixed_precision": precision})
+    generator = model.models[0]
+    made = generator.forward(batch_of(), training=True)
+    assert {made[name].dtype for name in ("loss", "latent", "inverse_metric", "mean")} == {tf.float32}
+    losses = [float(generator.train_step(batch_of())["loss"]) for _ in range(8)]
+    assert losses[-1] < losses[0]
+    assert not generator.best.broken
+
+
 # -- M16 and signatures -----------------------------------------------------------------------------------------------------
 
 
@@ -277,6 +288,7 @@ import numpy as np, tensorflow as tf
 cpu = tf.config.list_physical_devices("CPU")[0]
 tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
 from tests.methods.generation.test_rhvae import batch_of, tiny
+from medsynth_tf.methods.early_stopping import StopWhenStale
 from medsynth_tf.methods.saving import create
 results = []
 mirrored = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"], tf.distribute.ReductionToOneDevice())
@@ -286,8 +298,12 @@ for strategy in (tf.distribute.get_strategy(), mirrored):
         model.compile()
     generator = model.models[0]
     data = tf.data.Dataset.from_tensors(batch_of()).unbatch().batch(6).repeat()
-    losses = generator.fit(data, epochs=4, steps_per_epoch=1, verbose=0).history["loss"]
+    stop = [StopWhenStale(generator.best)]
+    losses = generator.fit(data, epochs=4, steps_per_epoch=1, callbacks=stop, verbose=0).history["loss"]
     stored = [v.numpy().tolist() for v in (generator.centroids, generator.matrices, generator.best.lowest)]
+    with strategy.scope():
+        generator.finish(data.take(1))
+    stored += [v.numpy().tolist() for v in (generator.centroids, generator.matrices)]
     weights = [float(np.abs(v.numpy()).sum()) for v in generator.trainable_variables]
     results.append({"losses": losses, "stored": stored, "weights": weights})
 print(json.dumps(results))

@@ -233,11 +233,13 @@ class ClassGenerator(Optimisation, tf.keras.Model):
         with tf.GradientTape() as tape:
             made = self.forward(batch, training=True, weights=weights)
             loss = _mean(made["loss"], weights)
-            objective_ = self.replica_loss(loss, self.optimizer)
+            scaled = self.replica_loss(loss, self.optimizer)
         variables = self.trainable_variables
-        gradients = tape.gradient(objective_, variables)
-        finite = tf.math.is_finite(loss) & tf.math.is_finite(tf.linalg.global_norm(gradients))
-        # a broken step must not break the weights
+        gradients = tape.gradient(scaled, variables)
+        # a broken step must not break the weights; where losses are scaled, the optimiser sees to overflowing gradients
+        finite = tf.math.is_finite(loss)
+        if not isinstance(self.optimizer, tf.keras.mixed_precision.LossScaleOptimizer):
+            finite &= tf.math.is_finite(tf.linalg.global_norm(gradients))
         self.apply(self.optimizer, [tf.where(finite, g, tf.zeros_like(g)) for g in gradients], variables)
         slots = tf.where(finite & (weights > 0), batch["slot"], tf.constant(-1, tf.int64))
         matrices = _of_all_replicas(made["matrices"]) if "matrices" in made else None
