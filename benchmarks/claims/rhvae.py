@@ -107,8 +107,8 @@ def one_run(name: str, seed: int, epochs: int, vamp: bool, picture: Path | None)
     samples: dict[str, np.ndarray] = {}
     arms = {
         "vae": ({"model": "vae", "sampling.sampler": "gmm"}, ("prior", "gmm")),
-        "vamp": ({"model": "vamp", "sampling.sampler": "vamp", "vamp.pseudo_inputs": 20}, ("vamp",)),
         "rhvae": ({"model": "rhvae"}, ("prior", "metric_hmc", "random_walk", "wrapped_normal")),
+        "vamp": ({"model": "vamp", "sampling.sampler": "vamp", "vamp.pseudo_inputs": 20}, ("vamp",)),
     }
     for model_name, (overrides, samplers) in arms.items():
         if model_name == "vamp" and not vamp:
