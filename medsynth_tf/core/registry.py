@@ -88,6 +88,15 @@ _METHODS = (
         reference="Son, Alansary, Rueckert, Kainz, Hou: Imperial College London, 2021; SPADE: Park et al., arXiv:1903.07291",
     ),
     MethodInfo(
+        slug="simcfs",
+        family="detection",
+        class_name="SimCFS",
+        title="Compound Figure Separation of Biomedical Images with Side Loss",
+        task="panels of figures",
+        modality="figures",
+        reference="Yao, Qu, Liu, Deng, Tian, Xu, Jha, Bao, Zhao, Fogo, Landman, Chang, Yang, Huo: DGM4MICCAI at MICCAI 2021",
+    ),
+    MethodInfo(
         slug="tvps",
         family="augmentation",
         class_name="TVPS",

@@ -16,6 +16,7 @@ from medsynth_tf.core.registry import load_any_config, method_info
 from medsynth_tf.data.source import Source
 from medsynth_tf.evaluation.agreement import VesselLabels
 from medsynth_tf.evaluation.augmentation import judge_augmentation
+from medsynth_tf.evaluation.detection import judge_detection
 from medsynth_tf.evaluation.generation import GenerationImages, write_generation_report
 from medsynth_tf.evaluation.graded_translation import judge_graded_translation
 from medsynth_tf.evaluation.joint_generation import judge_pairs
@@ -170,5 +171,6 @@ _BY_TASK: Mapping[str, Callable[..., dict[str, Any]]] = {
     "label map to photograph": _label_to_image,
     "landmarks in frames": judge_landmarks,
     "masks and grade to photograph": judge_graded_translation,
+    "panels of figures": judge_detection,
     "photograph with masks": judge_pairs,
 }

@@ -21,7 +21,7 @@ _LEAST_TILE, _MOST_TILE = 96, 256  # tiles are scaled into this range by whole f
 _PAPER, _INK = (255, 255, 255), (30, 30, 30)
 
 # Distinct for common colour blindness; background values are dark, then by label value.
-_PALETTE = np.array(
+PALETTE = np.array(
     [
         [92, 40, 30],
         [86, 180, 233],
@@ -170,7 +170,7 @@ def write_nearest(path: str | Path, synthetic: np.ndarray, train: np.ndarray, ne
 
 def colour_map(mask: np.ndarray) -> np.ndarray:
     """A label map in colours, uint8 [H, W, 3]; 255 is black."""
-    return np.where((mask == 255)[..., None], np.uint8(0), _PALETTE[mask % len(_PALETTE)])
+    return np.where((mask == 255)[..., None], np.uint8(0), PALETTE[mask % len(PALETTE)])
 
 
 def _spread(total: int, count: int) -> np.ndarray:

@@ -73,4 +73,26 @@ TINY = {
         },
         "phantom:valve_landmarks?count=160&size=32&width=48&domains=2",
     ),
+    "simcfs": (
+        {
+            "image_size": 32,
+            "most_boxes": 12,
+            "simulator": {
+                "mixed": 8,
+                "intra": 4,
+                "single": 4,
+                "canvas_width": [32, 40],
+                "row_height": [0.3, 0.5],
+                "rows": [1, 2],
+                "gap": [1, 3],
+            },
+            "validation_figures": 4,
+            "network": {"width": 0.06, "anchors": [[8, 8, 12, 6], [16, 16, 24, 12]], "auto_anchors": False},
+            "losses.balance": [4.0, 1.0],
+            "optimiser": {"warmup_epochs": 1.0, "warmup_steps": 0},
+            "detection.most": 20,
+            "training": {"batch_size": 2, "ema_decay": 0.5},
+        },
+        "phantom:figure_panels?count=40&least=12&most=20",
+    ),
 }

@@ -16,6 +16,7 @@ from medsynth_tf.data.source import RecordKey, Source
 # Module and class of each phantom; imported when asked for.
 _PHANTOMS = {
     "exudates": ("medsynth_tf.data.phantoms.exudates", "ExudatePhantom"),
+    "figure_panels": ("medsynth_tf.data.phantoms.figure_panels", "FigurePanelsPhantom"),
     "fundus": ("medsynth_tf.data.phantoms.fundus", "FundusPhantom"),
     "graded_lesions": ("medsynth_tf.data.phantoms.graded_lesions", "GradedLesionsPhantom"),
     "optic_disc": ("medsynth_tf.data.phantoms.optic_disc", "OpticDiscPhantom"),
