@@ -1,7 +1,7 @@
 """The claims of simcfs: the side loss turns over-detection into under-detection, and intra-class figures teach panels that touch.
 
-A. One box of side 4 with 4096 noisy annotations; 1 - CIoU and λ times the side loss are minimised over its four coordinates. The share of
-what the box oversteps its annotations must be above ½ at λ = 0, below ½ at λ = 1/30 and fall with λ; the overlap must stay.
+A. One box of side 4 with 4096 noisy annotations; 1 - CIoU and λ times the side loss are minimised over its four coordinates. The share
+of what the box oversteps its annotations must be above ½ at λ = 0, below ½ at λ = 1/30 and fall with λ; the overlap must stay.
 B. A small detector learns figures of 96×96 simulated of `phantom:figure_panels`: with intra-class figures and without, with the side
 loss and without. On touching panels of one class mAP must gain 0.1 by the former; over-detection must fall by 0.01 by the latter.
 
@@ -13,6 +13,7 @@ Prints each seed's figures and writes them to `benchmarks/claims/results/simcfs.
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import sys
 from pathlib import Path
@@ -135,7 +136,7 @@ def detector_experiment(seed: int, steps: int) -> dict[str, Any]:
         found[arm] = {kind: judged(model, figures) for kind, figures in tests.items()}
         print(
             f"  seed {seed}, {arm}: "
-            + ", ".join(f"{kind} mAP.5 {m['map_50']:.3f} over {m['over_share']:.3f}" for kind, m in found[arm].items()),
+            + ", ".join(f"{kind} mAP.5 {m['map_50']:.3f} over {m['over_share'] or 0:.3f}" for kind, m in found[arm].items()),
             flush=True,
         )
     return found
@@ -155,7 +156,7 @@ def main() -> int:
             f"seed {seed}, over-share by λ: " + ", ".join(f"{w}: {e['over_share']:.3f}" for w, e in boxes.items()), flush=True
         )
         lost = boxes[f"{0:.4f}"]["iou"] - boxes[f"{1 / 30:.4f}"]["iou"]
-        turned = shares[0] > 0.5 > shares[1] and all(a > b for a, b in zip(shares, shares[1:])) and lost <= IOU_LOSS
+        turned = shares[0] > 0.5 > shares[1] and all(a > b for a, b in itertools.pairwise(shares)) and lost <= IOU_LOSS
         detectors = detector_experiment(seed, arguments.steps)
         gain = detectors["aug, side"]["intra"]["map_50"] - detectors["no aug, side"]["intra"]["map_50"]
         seeds[str(seed)] = {"box": boxes, "detectors": detectors, "turned": turned, "gain": gain}
