@@ -25,7 +25,7 @@ CORE = [
     "scikit-learn",
     "matplotlib",
     "pillow",
-    "pycocotools<2.0.9",  # average precision by COCO's own code; later ones want numpy 2 to build against
+    "pycocotools",  # average precision by COCO's own code
     "nibabel",
     "pydicom>=3",
     "pylibjpeg",  # decodes JPEG lossless and JPEG 2000 DICOM
