@@ -112,7 +112,8 @@ class FilteredBackProjection(tf.keras.layers.Layer):
     def with_kernels(self, images: tf.Tensor, a: tf.Tensor, b: tf.Tensor) -> tf.Tensor:
         """All slices, with kernels of the given a ≥ -1 and b > 0, float32 [B] or scalars for one slice; images as for `call`.
 
-        Slices that are not square are padded with air for it. With `circle`, all outside the circle in the (padded) square becomes -1000.
+        Slices that are not square are padded with air for it. With `circle`, all outside the circle of the (padded) square becomes
+        -1000.
 
         Returns:
             float32 of the images' shape, in [-1000, 3000].

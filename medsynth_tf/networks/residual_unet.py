@@ -40,9 +40,9 @@ class ResidualBlock(tf.keras.layers.Layer):
 class ResidualUNet(tf.keras.Model):
     """Pre-activation residual U-Net for slices of any size.
 
-    Encoder level k has two blocks, f·2^(k-1) → f·2^(k-1) → f·2^k (the first f → f → 2f), then 2×2 max-pooling that keeps odd borders. Decoder
-    levels resize bilinearly to the skip's exact size, add the skip, and have two blocks that halve the width. With 8 filters and
-    5 levels 8,220,577 weights, norms' scales and shifts among them.
+    Encoder level k has two blocks, f·2^(k-1) → f·2^(k-1) → f·2^k (the first f → f → 2f), then 2×2 max-pooling that keeps odd borders.
+    Decoder levels resize bilinearly to the skip's exact size, add the skip, and have two blocks that halve the width. With 8 filters
+    and 5 levels 8,220,577 weights, norms' scales and shifts among them.
 
     Args:
         filters: f.

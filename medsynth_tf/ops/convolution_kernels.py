@@ -57,8 +57,8 @@ def reconstruct(
         a, b: [B], each slice's own.
         angles: n of the sinogram.
         circle: what is outside the inscribed circle is taken and returned as 0.
-        dc_exact: the mean of a slice stays. Else the discrete ramp's 4/(π²·P) at frequency 0 counts as |w| there: with a = -1, b = 0.1 the
-            mean falls by nearly a half. This is what the authors' code does.
+        dc_exact: the mean of a slice stays. Else the discrete ramp's 4/(π²·P) at frequency 0 counts as |w| there: with a = -1, b = 0.1
+            the mean falls by nearly a half. This is what the authors' code does.
         backend: 'sinogram' projects, filters and back-projects; 'fourier2d' filters the slice itself by 1 + a·min(2ρ, 1)^b, ρ its
             radial frequency in cycles per pixel: by the Fourier-slice theorem the same, without the errors of projection.
 

@@ -1,7 +1,7 @@
 """Parallel-beam Radon transform, ramp filter and back-projection of square slices (Saparov et al., arXiv:2107.08543, section 2.1).
 
-Geometry: n angles θᵢ = i·π/n; detector bins one pixel wide, the middle one on the ray through pixel (N//2, N//2). With x = column - N//2
-and y = row - N//2 a pixel is seen at t = x·cos θ + y·sin θ. The inscribed circle has the radius N//2 about that pixel.
+Geometry: n angles θᵢ = i·π/n; detector bins one pixel wide, the middle one on the ray through pixel (N//2, N//2). With
+x = column - N//2 and y = row - N//2 a pixel is seen at t = x·cos θ + y·sin θ. The inscribed circle has the radius N//2 about it.
 
 The grid stays the same under flips and transpositions, so only angles in [0, π/4] (of an odd n in [0, π/2]) are traced, for two or four
 turned copies of each slice at once: coordinates are computed once for all of them, and what is gathered lies together in memory.
