@@ -142,9 +142,9 @@ class FilteredBackProjection(tf.keras.layers.Layer):
 
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments."""
-        names = ("probability", "mode", "smooth_a", "smooth_b", "sharpen_a", "sharpen_b")
-        names += ("angles", "angles_per_pixel", "circle", "dc_exact", "backend")
-        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+        own = ["probability", "mode", "smooth_a", "smooth_b", "sharpen_a", "sharpen_b"]
+        own += ["angles", "angles_per_pixel", "circle", "dc_exact", "backend"]
+        return {**super().get_config(), **{name: getattr(self, name) for name in own}}
 
 
 def _range(name: str, values: Sequence[float], lowest: float) -> tuple[float, float]:

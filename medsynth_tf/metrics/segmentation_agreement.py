@@ -54,15 +54,18 @@ class CaseDice:
         }
 
 
-def one_sided_wilcoxon(scores: Mapping[str, np.ndarray], method: str) -> dict[str, dict[str, float]]:
+def one_sided_wilcoxon(
+    scores: Mapping[str, np.ndarray], method: str, comparisons: int | None = None
+) -> dict[str, dict[str, float]]:
     """Whether `method` scores higher than each of the others on the same cases: Wilcoxon's signed-rank test, Bonferroni-corrected.
 
     Args:
         scores: per method [N], case by case; no NaN.
         method: one of them.
+        comparisons: to correct for; default: as many as there are other methods.
 
     Returns:
-        Other method → {"p": one-sided, "p_bonferroni": times the number of comparisons, at most 1}. Equal scores throughout give 1.
+        Other method → {"p": one-sided, "p_bonferroni": times the comparisons, at most 1}. Equal scores throughout give 1.
 
     Raises:
         DataError: the method is not there, the numbers of cases differ, or there are none.
@@ -74,7 +77,7 @@ def one_sided_wilcoxon(scores: Mapping[str, np.ndarray], method: str) -> dict[st
     for name in others:
         difference = np.asarray(scores[method]) - np.asarray(scores[name])
         p = float(stats.wilcoxon(difference, alternative="greater").pvalue) if difference.any() else 1.0
-        result[name] = {"p": p, "p_bonferroni": min(1.0, p * len(others))}
+        result[name] = {"p": p, "p_bonferroni": min(1.0, p * (comparisons or len(others)))}
     return result
 
 

@@ -23,7 +23,7 @@ class KernelConfig(Settings):
         None, help="of the sinogram; null: half the slice's side in training, the side when served", minimum=1
     )
     circle: bool = setting(True, help="what is outside the inscribed circle is air")
-    dc_exact: bool = setting(True, help="the mean of a slice stays; false: as the authors' code, whose discrete ramp leaks")
+    dc_exact: bool = setting(True, help="zero frequency is left alone; false: as the authors' code, whose discrete ramp leaks")
     backend: Literal["sinogram", "fourier2d"] = setting(
         "sinogram", help="by projections, as in the paper, or by a filter of the slice itself, which is much faster"
     )
@@ -99,8 +99,8 @@ class AgreementConfig(Settings):
 
     pairs: str | None = setting(
         None,
-        help="source of slices in two reconstructions, label 0 smooth and 1 sharp, the k-th of a patient a pair; "
-        "null: the judged split, if its labels are these",
+        help="source of slices in two reconstructions, label 0 smooth and 1 sharp, the k-th of each of a patient a pair; "
+        "'split': the judged split is such; null: not measured",
     )
     smooth: tuple[float, float] = setting((-1.0, 0.7), help="(a, b) that held-out slices are smoothed with", minimum=-1.0)
     sharp: tuple[float, float] = setting((30.0, 3.0), help="(a, b) that they are sharpened with", minimum=-1.0)

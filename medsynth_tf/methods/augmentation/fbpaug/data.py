@@ -7,7 +7,6 @@ import os
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-import numpy as np
 import tensorflow as tf
 
 from medsynth_tf.core.errors import DataError
@@ -28,6 +27,13 @@ def folded(source: Source, config: FBPAugConfig) -> Source:
     """The source, split by cross-validation if the configuration asks for it."""
     own = config.folds
     return source if own.folds is None else Folds(source, own.folds, own.fold, own.validation_patients, config.seed)
+
+
+def split_keys(source: Source, config: FBPAugConfig, split: str) -> list[RecordKey]:
+    """The records of a split, in the order of `batches` that are not for training; 'all' is not split at all."""
+    if split == "all":
+        return source.keys()
+    return folded(source, config).split(split, config.data.split_fractions, config.seed)
 
 
 def make_layer(config: FBPAugConfig, training: bool) -> FilteredBackProjection:
@@ -53,18 +59,18 @@ def batches(
 
     Returns:
         "image": float32 [B, H, W, 1], HU, padded with air: the slice as served, in training turned and not otherwise changed;
-        "input": float32 [B, H, W, 1], padded with zeros: what the network sees, in training augmented; "mask": uint8 [B, H, W],
-        1 lesion, padded with zeros; "size": int32 [B, 2], height and width before padding; "seed": int64 [B].
+        "input": float32 [B, H, W, 1], padded with zeros: what the network sees, in training augmented;
+        "mask": uint8 [B, H, W], 1 lesion, padded with zeros; of zeros where records have none, which training refuses;
+        "size": int32 [B, 2], height and width before padding; "seed": int64 [B].
 
     Raises:
         DataError: the split is empty, or records have no mask or are no single-channel slices.
     """
-    source = folded(source, config)
     batch = config.training.batch_size
-    keys = source.split(split, config.data.split_fractions, config.seed)
+    keys = split_keys(source, config, split)
     if not keys:
         raise DataError(f"split '{split}' is empty; data.split_fractions = {config.data.split_fractions}")
-    prepare = _preparation(source, keys, config)
+    prepare = _preparation(source, keys, config, training)
     choose = None
     if training and config.lesion_probability is not None:
         choose = _lesion_sampling(source, keys, config.lesion_probability, seed)
@@ -107,20 +113,22 @@ def batches(
     return padded.prefetch(tf.data.AUTOTUNE)
 
 
-def _preparation(source: Source, keys: Sequence[RecordKey], config: FBPAugConfig) -> Callable[[Example], Example]:
+def _preparation(
+    source: Source, keys: Sequence[RecordKey], config: FBPAugConfig, training: bool
+) -> Callable[[Example], Example]:
     """The graph function from a record to {"image": float32 [H, W, 1], "mask": uint8 [H, W]}, resampled."""
     spec = source.spec(keys).signature()
     image = spec["image"]
     if image.shape.rank != 3 or image.shape[-1] != 1 or image.dtype == tf.uint8:
         raise DataError(f"fbpaug needs slices [H, W, 1] in Hounsfield units, got {image.dtype.name} {image.shape}")
-    if "mask" not in spec:
-        raise DataError("fbpaug needs a mask of every record (1 lesion); this source has records without")
+    if training and "mask" not in spec:
+        raise DataError("training fbpaug needs a mask of every record (1 lesion); this source has records without")
     if config.pixel_spacing is not None and "spacing" not in spec:
         raise DataError("pixel_spacing needs the spacing of every record; set it to null to take slices as they are")
 
     def prepare(record: Example) -> Example:
         image = tf.cast(record["image"], tf.float32)
-        mask = tf.cast(record["mask"] == LESION, tf.uint8)
+        mask = tf.cast(record["mask"] == LESION, tf.uint8) if "mask" in record else tf.zeros(tf.shape(image)[:2], tf.uint8)
         if config.pixel_spacing is not None:
             extent = tf.cast(tf.shape(mask), tf.float32) * record["spacing"]
             size = tf.maximum(tf.cast(tf.round(extent / config.pixel_spacing), tf.int32), 1)
@@ -194,8 +202,3 @@ def _turned(
         return tf.ensure_shape(turned, [None, None, 1])
 
     return turn(image), turn(seen), turn(mask[..., tf.newaxis])[..., 0]
-
-
-def unpadded(array: np.ndarray, size: np.ndarray) -> np.ndarray:
-    """One slice of a padded batch in its own size."""
-    return array[: size[0], : size[1]]

@@ -8,12 +8,12 @@ import numpy as np
 import tensorflow as tf
 
 from medsynth_tf.data.schema import RecordRequirements
-from medsynth_tf.data.source import Source
+from medsynth_tf.data.source import RecordKey, Source
 from medsynth_tf.layers.initializers import layer_seed
 from medsynth_tf.losses.binary_segmentation import pixel_cross_entropy, soft_dice_loss
 from medsynth_tf.methods.augmentation.fbpaug import serving
 from medsynth_tf.methods.augmentation.fbpaug.config import FBPAugConfig
-from medsynth_tf.methods.augmentation.fbpaug.data import LESION, batches, folded
+from medsynth_tf.methods.augmentation.fbpaug.data import LESION, batches, folded, split_keys
 from medsynth_tf.methods.augmentation.fbpaug.intensity import network_input
 from medsynth_tf.methods.averaging import WeightAverage
 from medsynth_tf.methods.base import Method
@@ -64,6 +64,11 @@ class FBPAug(Method):
         """Batches {"image": float32 [B, H, W, 1] HU, "input": float32 [B, H, W, 1], "mask": uint8 [B, H, W], "size": int32 [B, 2],
         "seed": int64 [B]}; see `data.batches`."""
         return batches(source, config, split, seed, first_step, epochs, split == "train" if training is None else training)
+
+    @classmethod
+    def split(cls, source: Source, config: FBPAugConfig, name: str) -> list[RecordKey]:
+        """The records that `dataset` goes through when it does not train, in its order."""
+        return split_keys(source, config, name)
 
     @classmethod
     def record_requirements(cls, config: FBPAugConfig) -> RecordRequirements:
