@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
+from medsynth_tf.core.errors import DataError
 from medsynth_tf.data.source import RecordKey, Source, stream_order
 
 Example = dict[str, tf.Tensor]
@@ -31,6 +32,9 @@ def prepared_stream(
         prepare: a graph function from a record's tensors to an example's; `index` is handed on.
         cache: read and prepare each record once, now, and keep the examples in memory, which must all have one shape. For sets
             that are small after preparation: memory grows with their number.
+
+    Raises:
+        DataError: `cache`, and the examples differ in shape.
     """
     if not cache:
         records = source.stream(keys, seed=seed, shuffle=shuffle, epochs=epochs, skip=skip, anew=anew, choose=choose)
@@ -40,7 +44,12 @@ def prepared_stream(
             deterministic=True,
         )
     once = source.stream(keys, shuffle=False, epochs=1).map(prepare, num_parallel_calls=tf.data.AUTOTUNE, deterministic=True)
-    kept = once.batch(len(keys)).get_single_element()
+    try:
+        kept = once.batch(len(keys)).get_single_element()
+    except tf.errors.InvalidArgumentError as error:
+        if "different shapes" not in error.message:
+            raise
+        raise DataError("data.cache keeps examples that are all of one size, and these are not: set it to false") from error
 
     def example(index: tf.Tensor, position: tf.Tensor) -> Example:
         return {**{name: tf.gather(values, position) for name, values in kept.items()}, "index": index}

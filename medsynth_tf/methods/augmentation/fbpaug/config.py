@@ -41,7 +41,10 @@ class AugmentConfig(Settings):
     kind: Literal["none", "fbp", "gamma", "noise", "windowing"] = setting("fbp", help="one of the paper's five")
     probability: float = setting(0.5, help="that a training slice is changed by it", minimum=0.0, maximum=1.0)
     turn_probability: float = setting(
-        0.5, help="that a training slice is turned by a random multiple of 90 degrees and flipped", minimum=0.0, maximum=1.0
+        0.5,
+        help="that a training slice is turned by a random multiple of 90 degrees, and again that it is flipped",
+        minimum=0.0,
+        maximum=1.0,
     )
     gamma_log_std: float = setting(0.2, help="gamma: standard deviation of ln γ", minimum=0.0)
     noise_std: float = setting(0.1, help="noise: standard deviation, of the intensity range 0 … 1", minimum=0.0)

@@ -188,17 +188,18 @@ def _pick(place: tf.Tensor, count: tf.Tensor) -> tf.Tensor:
 def _turned(
     image: tf.Tensor, seen: tf.Tensor, mask: tf.Tensor, seeds: tf.Tensor, config: FBPAugConfig
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """All three, with the configured probability turned by the same multiple of 90 degrees and flipped along an axis."""
+    """All three alike: with the configured probability turned by a random multiple of 90 degrees, and with it flipped along an axis."""
     axes = [axis for axis, chosen in ((1, config.data.flip_horizontal), (0, config.data.flip_vertical)) if chosen]
-    drawn = random.uniform(seeds, (3,), "turn")[0]
-    apply = drawn[0] < config.augment.turn_probability
-    turns = tf.where(apply, tf.cast(drawn[1] * 4.0, tf.int32), 0)
+    probability = config.augment.turn_probability
+    drawn = random.uniform(seeds, (4,), "turn")[0]
+    turns = tf.where(drawn[0] < probability, tf.cast(drawn[1] * 4.0, tf.int32), 0)
+    flipped = drawn[2] < probability
+    chosen = tf.cast(drawn[3] * len(axes), tf.int32)
 
     def turn(plane: tf.Tensor) -> tf.Tensor:
         turned = tf.image.rot90(plane, turns)
         for place, axis in enumerate(axes):
-            flips = apply & (tf.cast(drawn[2] * len(axes), tf.int32) == place)
-            turned = tf.cond(flips, lambda turned=turned, axis=axis: tf.reverse(turned, [axis]), lambda turned=turned: turned)
+            turned = tf.where(flipped & (chosen == place), tf.reverse(turned, [axis]), turned)
         return tf.ensure_shape(turned, [None, None, 1])
 
     return turn(image), turn(seen), turn(mask[..., tf.newaxis])[..., 0]
