@@ -38,7 +38,7 @@ def test_tissues_have_the_cards_hounsfield_units():
         assert image[48 + 26, 48] == 400  # the spine
         lungs = (image < -700) & (image > -950)
         assert 0.05 < lungs.mean() < 0.3
-        added = image[mask > 0].mean() - -850
+        added = np.median(image[mask > 0]) - -850  # vessels run through them
         assert 120 < added < 420
         assert 0.002 < mask.mean() < 0.15
     assert source.describe()["labels"] == {"other": 0, "ground-glass opacity": 1}
