@@ -61,6 +61,15 @@ _METHODS = (
         reference="Saparov, Kurmukov, Shirokikh, Belyaev: DART at MICCAI 2021, arXiv:2107.08543",
     ),
     MethodInfo(
+        slug="heatmap_landmark",
+        family="landmarks",
+        class_name="HeatmapLandmark",
+        title="Improved Heatmap-Based Landmark Detection",
+        task="landmarks in frames",
+        modality="endoscopy",
+        reference="Yao, Guo, Zhang, Li: DGM4MICCAI and DALI workshops at MICCAI 2021",
+    ),
+    MethodInfo(
         slug="pm_dcgan",
         family="generation",
         class_name="PMDCGAN",

@@ -20,6 +20,7 @@ from medsynth_tf.evaluation.ct_segmentation import judge_ct_segmentation
 from medsynth_tf.evaluation.generation import GenerationImages, write_generation_report
 from medsynth_tf.evaluation.graded_translation import judge_graded_translation
 from medsynth_tf.evaluation.joint_generation import judge_pairs
+from medsynth_tf.evaluation.landmarks import judge_landmarks
 from medsynth_tf.evaluation.severity import lesion_codes, severity_by_grade
 from medsynth_tf.evaluation.sheets import Row, write_sheet
 from medsynth_tf.methods.saving import load
@@ -169,6 +170,7 @@ _BY_TASK: Mapping[str, Callable[..., dict[str, Any]]] = {
     "CT segmentation": judge_ct_segmentation,
     "augmentation for classification": judge_augmentation,
     "label map to photograph": _label_to_image,
+    "landmarks in frames": judge_landmarks,
     "masks and grade to photograph": judge_graded_translation,
     "photograph with masks": judge_pairs,
 }

@@ -118,6 +118,9 @@ def write_source(path: str | Path, source: Source, count: int = 8) -> Path:
     captions = [f"label {record['label']}" if "label" in record else "" for record in records]
     images, window = _for_eyes([record["image"] for record in records])
     rows = [Row(f"Images{window}", _array(images), captions if any(captions) else ())]
+    if all("landmarks" in record for record in records):
+        marked = [mark_points(image, record["landmarks"]) for image, record in zip(images, records)]
+        rows.append(Row("Landmarks", _array(marked)))
     if all("mask" in record for record in records):
         rows.append(Row(f"Label maps{': ' + names if names else ''}", _array([record["mask"] for record in records])))
     return write_sheet(path, f"{described['kind']} {described.get('name', '')}: {len(keys)} records", rows)
@@ -131,6 +134,29 @@ def _for_eyes(images: Sequence[np.ndarray]) -> tuple[Sequence[np.ndarray], str]:
     low, high = float(values.min()), max(float(np.percentile(values, 99.5)), float(values.min()) + 1e-6)
     shown = [np.rint(np.clip((image.astype(np.float64) - low) / (high - low), 0, 1) * 255).astype(np.uint8) for image in images]
     return shown, f", {low:g} to {high:g}"
+
+
+def mark_points(
+    image: np.ndarray, points: np.ndarray, colour: tuple[int, int, int] = (64, 255, 64), arm: int = 3
+) -> np.ndarray:
+    """A picture with a cross at each point.
+
+    Args:
+        image: uint8 [H, W, 1 or 3].
+        points: [N, 2], (row, column); NaN, not visible, is passed over.
+        colour: of the crosses.
+        arm: pixels from the centre to an end.
+
+    Returns:
+        uint8 [H, W, 3].
+    """
+    picture = Image.fromarray(image.repeat(3 // image.shape[-1], axis=-1))
+    draw = ImageDraw.Draw(picture)
+    for point in points[np.isfinite(points).all(-1)]:
+        row, column = (round(float(value)) for value in point)
+        draw.line((column - arm, row, column + arm, row), colour)
+        draw.line((column, row - arm, column, row + arm), colour)
+    return np.asarray(picture)
 
 
 def _array(pictures: Sequence[np.ndarray]) -> np.ndarray:
