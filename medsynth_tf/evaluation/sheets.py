@@ -133,7 +133,7 @@ def _for_eyes(images: Sequence[np.ndarray]) -> tuple[Sequence[np.ndarray], str]:
     values = np.concatenate([image.ravel() for image in images])
     low, high = float(values.min()), max(float(np.percentile(values, 99.5)), float(values.min()) + 1e-6)
     shown = [np.rint(np.clip((image.astype(np.float64) - low) / (high - low), 0, 1) * 255).astype(np.uint8) for image in images]
-    return shown, f", {low:g} to {high:g}"
+    return shown, f", {low:.0f} to {high:.0f}"
 
 
 def mark_points(

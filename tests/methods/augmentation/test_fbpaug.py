@@ -1,13 +1,16 @@
 """Card 24: the physics of the augmentation, each item by its number. Data, training and judging: test_fbpaug_training.py."""
 
 import math
+from pathlib import Path
 
 import numpy as np
+import pydicom
 import pytest
 import tensorflow as tf
 from scipy import ndimage
 from skimage import transform
 
+from medsynth_tf.data.readers.dicom import read_dicom
 from medsynth_tf.layers.filtered_back_projection import FilteredBackProjection
 from medsynth_tf.ops import convolution_kernels as kernels
 from medsynth_tf.ops import radon as geometry
@@ -123,6 +126,16 @@ def test_m3_projections_are_scikit_images():
     # they turn the other way: angle -θ, which is π - θ seen from the other side
     turned = np.concatenate([ours[:1], ours[:0:-1, ::-1]])
     np.testing.assert_allclose(turned, theirs, atol=1e-3 * theirs.max())
+
+
+def test_m4_filtered_back_projection_is_scikit_images():
+    image = geometry.zero_outside_circle(tf.constant(phantom(65)[None] + 1000.0))
+    angles = 40
+    degrees = np.arange(angles) * 180 / angles
+    theirs = transform.iradon(transform.radon(image[0].numpy(), degrees, circle=True), degrees, filter_name="ramp", circle=True)
+    ours = geometry.filtered_back_projection(image, lambda r: r, angles)[0].numpy()
+    inside = geometry.inscribed_circle(65).numpy() & (np.hypot(*coordinates(65)) < 31)
+    np.testing.assert_allclose(ours[inside], theirs[inside], atol=2.0)  # of 1,000: their padding differs
 
 
 @pytest.mark.parametrize(("size", "angles"), [(48, 24), (49, 9)])
@@ -454,6 +467,24 @@ def test_m12_half_precision_does_not_touch_hounsfield_units():
     np.testing.assert_array_equal(
         layer(image, tf.constant(1, tf.int64)), FilteredBackProjection(1.0)(image, tf.constant(1, tf.int64))
     )
+
+
+# -- a real slice -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", ["sinogram", "fourier2d"])
+def test_m6_a_real_slice_gets_smoother_and_sharper(backend):
+    record = read_dicom(Path(pydicom.data.get_testdata_file("CT_small.dcm")))
+    image = record["image"][..., 0].astype(np.float32)
+    inside = geometry.inscribed_circle(128).numpy()
+    layer = FilteredBackProjection(backend=backend)
+    same, smooth, sharp = (layer.with_kernels(image, a, b).numpy() for a, b in ((0.0, 1.0), (-1.0, 0.7), (30.0, 3.0)))
+    tissue = ndimage.binary_erosion(inside & (image > -500), iterations=12)  # away from edges, which sharpening overshoots at
+    assert tissue.sum() > 1000
+    assert np.corrcoef(same[tissue], image[tissue])[0, 1] > 0.97
+    noise = [(one - ndimage.gaussian_filter(one, 2))[tissue].std() for one in (smooth, same, sharp)]
+    assert noise[0] < 0.6 * noise[1]
+    assert noise[2] > 3 * noise[1]
 
 
 # -- memory and blocks ------------------------------------------------------------------------------------------------------
