@@ -72,7 +72,7 @@ class ResidualUNet(tf.keras.Model):
         self.head = tf.keras.layers.Conv2D(
             1,
             1,
-            kernel_initializer=uniform_start(layer_seed(seed, "head")),
+            kernel_initializer=tf.keras.initializers.GlorotUniform(layer_seed(seed, "head")),
             dtype=tf.float32,
             name="head",
         )
@@ -98,14 +98,9 @@ class ResidualUNet(tf.keras.Model):
 
 
 def convolution(filters: int, side: int, seed: int, name: str) -> tf.keras.layers.Conv2D:
-    """Convolution at stride 1 without bias, padded with zeros."""
-    start = uniform_start(seed)
+    """Convolution at stride 1 without bias, padded with zeros, Glorot-uniform."""
+    start = tf.keras.initializers.GlorotUniform(seed)
     return tf.keras.layers.Conv2D(filters, side, padding="same", use_bias=False, kernel_initializer=start, name=name)
-
-
-def uniform_start(seed: int) -> tf.keras.initializers.Initializer:
-    """Uniform within 1/√fan_in, which the released code leaves at its framework's default."""
-    return tf.keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform", seed=seed)
 
 
 def make_norm(kind: Norm, groups: int, name: str) -> tf.keras.layers.Layer:

@@ -483,7 +483,7 @@ def test_m6_a_real_slice_gets_smoother_and_sharper(backend):
     assert tissue.sum() > 1000
     assert np.corrcoef(same[tissue], image[tissue])[0, 1] > 0.97
     noise = [(one - ndimage.gaussian_filter(one, 2))[tissue].std() for one in (smooth, same, sharp)]
-    assert noise[0] < 0.6 * noise[1]
+    assert noise[0] < 0.75 * noise[1]
     assert noise[2] > 3 * noise[1]
 
 
