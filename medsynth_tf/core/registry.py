@@ -52,6 +52,15 @@ _METHODS = (
         reference="Zhou, Wang, He, Cui, Zhu, Liu, Shao: IEEE JBHI 2022, arXiv:1912.04670",
     ),
     MethodInfo(
+        slug="multiplanar_unet",
+        family="segmentation",
+        class_name="MultiPlanarUNet",
+        title="How Few Annotations are Needed for Segmentation Using a Multi-planar U-Net?",
+        task="segmentation of volumes",
+        modality="volume",
+        reference="Laprade, Perslev, Sporring: DALI at MICCAI 2021; multi-planar U-Net: Perslev et al., MICCAI 2019",
+    ),
+    MethodInfo(
         slug="pm_dcgan",
         family="generation",
         class_name="PMDCGAN",
