@@ -55,7 +55,9 @@ def fit_log_linear(annotation_planes: np.ndarray, training_planes: np.ndarray, s
     """
     n_a, n_t, y = (np.asarray(values, np.float64).ravel() for values in (annotation_planes, training_planes, scores))
     if not len(n_a) == len(n_t) == len(y) or len(y) < 4:
-        raise DataError(f"log-linear fit of {len(n_a)}, {len(n_t)} and {len(y)} numbers: expected three of one length, at least 4")
+        raise DataError(
+            f"log-linear fit of {len(n_a)}, {len(n_t)} and {len(y)} numbers: expected three of one length, at least 4"
+        )
     if (n_a <= 0).any() or (n_t <= 0).any() or not np.isfinite(y).all():
         raise DataError("log-linear fit: numbers of planes must be above 0 (leave out runs with n_t = 0), and scores finite")
     columns = np.stack([np.log(n_a), np.log(n_t), np.ones_like(y)], axis=1)
@@ -69,7 +71,8 @@ def fit_log_linear(annotation_planes: np.ndarray, training_planes: np.ndarray, s
         _, reduced = _least_squares(columns[:, kept], y)
         return f_test((reduced - full) / dropped / (full / freedom), dropped, freedom)
 
-    return LogLinearFit(*map(float, slopes), against([1, 2]), against([0, 2]), against([2]))
+    alpha_a, alpha_t, beta = map(float, slopes)
+    return LogLinearFit(alpha_a, alpha_t, beta, against([1, 2]), against([0, 2]), against([2]))
 
 
 def _least_squares(columns: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, float]:

@@ -60,7 +60,11 @@ class MultiPlanarUNet2D(tf.keras.Model):
         ]
         self.up = [stack(f"up_{level}", widths[level]) for level in reversed(range(levels))]
         self.head = tf.keras.layers.Conv2D(
-            classes, 1, kernel_initializer=kernel_initializer(initialiser, layer_seed(seed, "head")), dtype=tf.float32, name="head"
+            classes,
+            1,
+            kernel_initializer=kernel_initializer(initialiser, layer_seed(seed, "head")),
+            dtype=tf.float32,
+            name="head",
         )
 
     def call(self, images: tf.Tensor, training: bool = False) -> tf.Tensor:

@@ -13,8 +13,8 @@ from medsynth_tf.layers.initializers import layer_seed
 class UNet3D(tf.keras.Model):
     """Convolutions f and 2f at each level, max-pools; up by transposed convolutions that keep the channels, skip first.
 
-    With 32 filters, 3 levels and one channel in and out it has 19,073,665 trainable parameters. The paper's net (three in, three out) has
-    19,069,955 without parameters of norms and biases of the transposed convolutions.
+    With 32 filters, 3 levels and one channel in and out it has 19,073,665 trainable parameters. The paper's net (three in,
+    three out) has 19,069,955 without parameters of norms and biases of the transposed convolutions.
 
     Args:
         classes: channels of the output.
@@ -56,7 +56,11 @@ class UNet3D(tf.keras.Model):
         ]
         self.up = [stack(f"up_{level}", (2 * widths[level],) * 2) for level in reversed(range(levels))]
         self.head = tf.keras.layers.Conv3D(
-            classes, 1, kernel_initializer=kernel_initializer(initialiser, layer_seed(seed, "head")), dtype=tf.float32, name="head"
+            classes,
+            1,
+            kernel_initializer=kernel_initializer(initialiser, layer_seed(seed, "head")),
+            dtype=tf.float32,
+            name="head",
         )
 
     def call(self, volumes: tf.Tensor, training: bool = False) -> tf.Tensor:

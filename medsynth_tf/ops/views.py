@@ -1,9 +1,9 @@
 """A volume predicted slice by slice from differently turned views, fused voxel by voxel, in memory that views do not add to.
 
-A view resamples the volume on the grid of a rotated frame, which just holds all voxels; a network predicts its slices; the predictions are
-interpolated back at the voxels. Slices come in slabs, and a voxel is served by the one slab that has both slices around it, so neither the rotated
-volume nor its prediction is ever there as a whole. Source: Laprade, Perslev, Sporring, 2021, section 2 (K sequences of parallel planes, each rotated
-back, P = mean P_k).
+A view resamples the volume on the grid of a rotated frame, which just holds all voxels; a network predicts its slices; the
+predictions are interpolated back at the voxels. Slices come in slabs, and a voxel is served by the one slab that has both
+slices around it, so neither the rotated volume nor its prediction is ever there as a whole. Source: Laprade, Perslev,
+Sporring, 2021, section 2 (K sequences of parallel planes, each rotated back, P = mean P_k).
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class View:
     grid_origin: tf.Tensor
 
     @classmethod
-    def over(cls, shape: tf.Tensor, axes: tf.Tensor, frame: np.ndarray, pixel: tf.Tensor) -> View:
+    def over(cls, shape: tf.Tensor, axes: tf.Tensor, frame: np.ndarray | tf.Tensor, pixel: tf.Tensor) -> View:
         """The smallest grid around the volume's centre in which all voxel centres lie.
 
         Args:
@@ -46,7 +46,7 @@ class View:
             frame: rotation, columns n, u, v.
             pixel: h, float64 scalar, millimetres.
         """
-        rotation = tf.constant(frame, tf.float64)
+        rotation = tf.convert_to_tensor(frame, tf.float64)
         to_grid = tf.matmul(rotation, axes, transpose_a=True) / pixel
         middle = (tf.cast(shape, tf.float64) - 1.0) / 2.0
         extent = 2.0 * tf.linalg.matvec(tf.abs(to_grid), middle)

@@ -1,1 +1,1 @@
-"""Segmentation of volumes from few annotated planes, by a 2-D U-Net that sees planes of all directions (Laprade, Perslev, Sporring, 2021)."""
+"""Volumes segmented by a 2-D U-Net that learnt from few annotated planes of any direction (Laprade, Perslev, Sporring, 2021)."""

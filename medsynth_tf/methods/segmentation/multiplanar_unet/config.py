@@ -23,16 +23,20 @@ class PlaneConfig(Settings):
     )
     size: int = setting(256, help="S, pixels along a side; follows from 4·S² = 64³ pixels a step", minimum=8)
     pixel: float | None = setting(
-        None, help="h, side of a pixel, in millimetres or voxels as space says; default: the volume's finest spacing [D]", above=0.0
+        None,
+        help="h, side of a pixel, in millimetres or voxels as space says; default: the volume's finest spacing [D]",
+        above=0.0,
     )
     thickness: float = setting(1.0, help="of annotated planes, in voxels, when they are drawn into the volume", above=0.0)
-    per_volume: bool = setting(False, help="planes.annotation and planes.training count for each volume, not for all together [D]")
+    per_volume: bool = setting(
+        False, help="planes.annotation and planes.training count for each volume, not for all together [D]"
+    )
     orientation: Literal["random", "axis_aligned"] = setting(
         "random", help="of annotated and training planes and of views; axis_aligned is the ordinary 2-D U-Net"
     )
     draw: Literal["fixed", "redraw", "live"] = setting(
         "fixed",
-        help="training planes are fixed for a run; or new in each batch; or new near the normals of the views, with foreground in a share of them",
+        help="training planes are fixed for a run; or new in each batch; or so, near the views' normals and a share with foreground",
     )
     jitter: float = setting(0.1, help="draw 'live': deviation of the noise on a view's normal", minimum=0.0)
     foreground_share: float = setting(
@@ -40,7 +44,7 @@ class PlaneConfig(Settings):
     )
     minimum_hit: float = setting(
         0.1,
-        help="area of the volume that a plane must hit, as a share of the volume's smallest face or of the plane if that is smaller [D]",
+        help="area that a plane must hit, as a share of the volume's smallest face, or of the plane if that is smaller [D]",
         minimum=0.0,
         maximum=0.5,
     )
@@ -54,7 +58,9 @@ class NetworkConfig(Settings):
     filters: int = setting(64, help="channels of the first level; doubled at each of the next", minimum=1)
     levels: int = setting(4, help="poolings", minimum=1, maximum=6)
     initialiser: Literal["glorot_uniform", "he_normal"] = setting("glorot_uniform", help="of all kernels [D]")
-    batch_momentum: float = setting(0.99, help="of batch norms' moving statistics; short runs need 0.9 [D]", minimum=0.0, below=1.0)
+    batch_momentum: float = setting(
+        0.99, help="of batch norms' moving statistics; short runs need 0.9 [D]", minimum=0.0, below=1.0
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +75,9 @@ class ComparatorConfig(Settings):
     def check(self) -> None:
         """Windows are whole numbers of strides and can be pooled."""
         if self.size % self.stride or self.size % 2**self.levels:
-            raise ConfigError(f"comparator.size = {self.size}: must be a multiple of comparator.stride and of 2^comparator.levels")
+            raise ConfigError(
+                f"comparator.size = {self.size}: must be a multiple of comparator.stride and of 2^comparator.levels"
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +115,9 @@ class AugmentationConfig(Settings):
 
     enabled: bool = setting(True, help="all of it; the paper holds that resampled planes are worth more")
     probability: float = setting(0.5, help="of each kind, for each example", minimum=0.0, maximum=1.0)
-    rotation: float = setting(180.0, help="degrees at most, either way; of cubes around a random axis", minimum=0.0, maximum=180.0)
+    rotation: float = setting(
+        180.0, help="degrees at most, either way; of cubes around a random axis", minimum=0.0, maximum=180.0
+    )
     scale: tuple[float, float] = setting((0.8, 1.25), help="smallest and largest magnification", above=0.0)
     brightness: float = setting(0.1, help="at most added, in deviations of the example", minimum=0.0)
     contrast: tuple[float, float] = setting((0.8, 1.2), help="factor of the distance from the mean", above=0.0)
@@ -139,7 +149,9 @@ class MultiPlanarUNetConfig(MethodConfig):
     slug: ClassVar[str] = "multiplanar_unet"
 
     model: Literal["mpunet2d", "unet3d"] = setting("mpunet2d", help="the method, or the 3-D U-Net it is compared with")
-    space: Literal["mm", "voxel"] = setting("mm", help="planes are planes in millimetres, by the records' spacing; or in voxels [D]")
+    space: Literal["mm", "voxel"] = setting(
+        "mm", help="planes are planes in millimetres, by the records' spacing; or in voxels [D]"
+    )
     foreground: tuple[int, ...] = setting(
         (), help="label codes that are the structure; none: every code but 0. 255 is not annotated [D]", minimum=1, maximum=254
     )
@@ -164,7 +176,9 @@ class MultiPlanarUNetConfig(MethodConfig):
             if self.views.fusion == "learned":
                 raise ConfigError("model 'unet3d' has one view: views.fusion must be 'mean'")
         elif self.planes.size % 2**self.network.levels:
-            raise ConfigError(f"planes.size = {self.planes.size}: must be a multiple of 2^network.levels = {2**self.network.levels}")
+            raise ConfigError(
+                f"planes.size = {self.planes.size}: must be a multiple of 2^network.levels = {2**self.network.levels}"
+            )
         if self.planes.orientation == "axis_aligned" and self.views.count > 3:
             raise ConfigError(f"views.count = {self.views.count}: there are three axis-aligned views")
         if self.planes.training == 0 and self.planes.draw != "fixed":

@@ -45,7 +45,9 @@ class DrawnPlanes:
         self.live = config.planes.draw == "live"
         self.with_foreground = [i for i, (_, volume) in enumerate(self.volumes) if (volume.sparse == 1).any()]
         if self.live and config.planes.foreground_share and not self.with_foreground:
-            raise DataError("planes.draw 'live' needs foreground on the annotated planes; there is none: raise planes.annotation")
+            raise DataError(
+                "planes.draw 'live' needs foreground on the annotated planes; there is none: raise planes.annotation"
+            )
         self.normals = np.stack([frame[:, 0] for frame in view_frames(config)]) if self.live else None
 
     @property
@@ -73,7 +75,12 @@ def examples_of(source: Source, config: MultiPlanarUNetConfig, split: str, seed:
 
 
 def batches(
-    examples: PlaneSet | DrawnPlanes, config: MultiPlanarUNetConfig, seed: int, first_step: int, epochs: int | None, training: bool
+    examples: PlaneSet | DrawnPlanes,
+    config: MultiPlanarUNetConfig,
+    seed: int,
+    first_step: int,
+    epochs: int | None,
+    training: bool,
 ) -> tf.data.Dataset:
     """Batches {"image": float32 [B, S, S, 1], "label": uint8 [B, S, S], "seed": int64 [B]}; cubes for the 3-D network.
 
@@ -84,7 +91,10 @@ def batches(
         config, seed, first_step, epochs, training: as for `Method.dataset`.
     """
     fixed = isinstance(examples, PlaneSet)
-    count, batch = (len(examples.image) if isinstance(examples, PlaneSet) else config.planes.training), config.training.batch_size
+    count, batch = (
+        (len(examples.image) if isinstance(examples, PlaneSet) else config.planes.training),
+        config.training.batch_size,
+    )
     anew = training and epochs is not None
     order = stream_order(count, seed, training and fixed, epochs, first_step * batch, anew)
     load = _loader(examples, config)

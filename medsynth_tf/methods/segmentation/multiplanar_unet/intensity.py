@@ -12,8 +12,9 @@ MOST_VALUES = 2**20
 def robust_scale(volume: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """(median, scale, background), float32 scalars, of a volume float32 of any shape.
 
-    The scale is the inter-quartile range; where that is 0, as in volumes that are mostly background, the standard deviation; where that is 0
-    too, 1. The background is the first percentile on this scale, which is what images show outside the volume.
+    The scale is the inter-quartile range; where that is 0, as in volumes that are mostly background, the standard deviation;
+    where that is 0 too, 1. The background is the first percentile on this scale, which is what images show outside the
+    volume.
     """
     flat = tf.reshape(volume, [-1])
     step = tf.maximum(tf.size(flat) // MOST_VALUES, 1)

@@ -88,8 +88,9 @@ class MultiPlanarUNet(Method):
         epochs: int | None = 1,
         training: bool | None = None,
     ) -> tf.data.Dataset:
-        """Batches {"image": float32 [B, S, S, 1], "label": uint8 [B, S, S] of 0, 1 and 255 (not annotated), "seed": int64 [B]} of planes
-        (cubes for `unet3d`); annotation of the training split is n_a planes, of others half as many.
+        """Batches {"image": float32 [B, S, S, 1], "label": uint8 [B, S, S], "seed": int64 [B]} of planes (cubes for `unet3d`).
+
+        Labels are 0, 1 and 255 (not annotated). Annotation of the training split is n_a planes, of others half as many.
 
         Signatures take whole volumes, which `Source.read` gives.
         """
@@ -168,7 +169,11 @@ class MultiPlanarUNet(Method):
         """What each view says at the annotated voxels of the training split: float32 [N, K], and their labels uint8 [N]."""
 
         @tf.function(
-            input_signature=[tf.TensorSpec([None] * 3, tf.float32), tf.TensorSpec([3, 3], tf.float64), tf.TensorSpec([None, 3], tf.int64)]
+            input_signature=[
+                tf.TensorSpec([None] * 3, tf.float32),
+                tf.TensorSpec([3, 3], tf.float64),
+                tf.TensorSpec([None, 3], tf.int64),
+            ]
         )
         def at(image: tf.Tensor, axes: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
             views = range(len(self.segmenter.frames))

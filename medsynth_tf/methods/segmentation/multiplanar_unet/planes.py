@@ -1,7 +1,7 @@
 """Annotation drawn on few planes of the training volumes, and the planes that are trained on: lines of labels, or full planes.
 
-One volume is read at a time; what stays in memory are the planes, whose number is a setting, or, where planes are drawn anew in each batch, the
-annotated volumes.
+One volume is read at a time; what stays in memory are the planes, whose number is a setting, or, where planes are drawn anew
+in each batch, the annotated volumes.
 """
 
 from __future__ import annotations

@@ -32,7 +32,9 @@ def signatures(segmenter: VolumeSegmenter) -> dict[str, Any]:
         lengths = tf.norm(axes, axis=1)
         flat = tf.abs(tf.linalg.det(axes)) < 1e-3 * tf.reduce_prod(lengths, -1)
         bad = tf.reduce_any(flat | tf.reduce_any(lengths <= 0.0, -1)) | ~tf.reduce_all(tf.math.is_finite(axes))
-        with tf.control_dependencies([tf.debugging.assert_equal(bad, False, "affine: must be finite and its axes independent")]):
+        with tf.control_dependencies(
+            [tf.debugging.assert_equal(bad, False, "affine: must be finite and its axes independent")]
+        ):
             axes = tf.identity(axes)
         return _segmented(segmenter, volume, axes, "affine", tf.shape(affine)[0])
 
@@ -59,7 +61,9 @@ def _segmented(
         checks = [
             tf.debugging.assert_equal(tf.reduce_all(tf.math.is_finite(volume)), True, "volume: values must be finite"),
             tf.debugging.assert_less_equal(
-                tf.reduce_max(sides), tf.constant(float(most), tf.float64), f"{name}: views would have sides of more than {most} points"
+                tf.reduce_max(sides),
+                tf.constant(float(most), tf.float64),
+                f"{name}: views would have sides of more than {most} points",
             ),
         ]
     with tf.control_dependencies(checks):  # before anything runs
