@@ -101,8 +101,8 @@ def main() -> int:
     print("margins: " + ", ".join(f"{name} {margin:+.3f}" for name, margin in margins.items()))
     holds = all(margin >= 0 for margin in margins.values())
     report = {
-        "claim": "mean Dice of a test volume: three annotated planes as lines on 128 resampled ones >= the three planes + 0.05, and >= nine "
-        "annotated planes - 0.05",
+        "claim": "mean Dice of a test volume: three annotated planes as lines on 128 resampled ones >= the three planes + 0.05, "
+        "and >= nine annotated planes - 0.05",
         "holds": holds,
         "settings": {"steps": arguments.steps, **SMALL},
         "mean_dice": means,

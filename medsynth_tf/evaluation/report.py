@@ -57,6 +57,15 @@ _MEANINGS |= {
     "downstream.with_synthetic": "the same trained on real and synthetic pairs",
     "downstream.gain": "the second less the first",
 }
+_MEANINGS |= {
+    "segmentation.dice": "mean over volumes of the overlap of found and true structure; 1 is perfect",
+    "segmentation.dice_sd": "its standard deviation over volumes",
+    "segmentation.dice_least": "of the worst volume",
+    "segmentation.sensitivity": "share of the structure that is found",
+    "segmentation.specificity": "share of the rest that is left alone",
+    "segmentation.volumes": "held-out volumes judged",
+    "training.annotated_pixels": "pixels with a label in all that was trained on",
+}
 _MEMORISATION = {
     "space": "how distance is measured",
     "synthetic": "synthetic images examined",
@@ -92,6 +101,7 @@ def write_report(
     pictures: Mapping[str, str | Path] | None = None,
     verdicts: Sequence[Verdict] = (),
     config: Mapping[str, Any] | None = None,
+    synthetic: bool = True,
 ) -> Path:
     """Writes `index.html`, with the pictures inside, and `metrics.json` beside it.
 
@@ -102,6 +112,7 @@ def write_report(
         pictures: caption → PNG file, in the order of the page.
         verdicts: of the quality gates.
         config: nested plain settings of the run.
+        synthetic: whether the page shows synthetic images, which it then says on top.
 
     Returns:
         The page's path.
@@ -113,10 +124,11 @@ def write_report(
         raise DataError(f"report '{title}': metrics must name the feature extractor they were computed with")
     folder = Path(folder)
     write_text(folder / "metrics.json", json.dumps(metrics, indent=2, allow_nan=False) + "\n")
-    sections = [
-        f"<h1>{escape(title)}</h1>",
-        '<p class="mark">SYNTHETIC IMAGES: made by a computer program. They show no patient. Not for diagnosis.</p>',
-    ]
+    sections = [f"<h1>{escape(title)}</h1>"]
+    if synthetic:
+        sections.append(
+            '<p class="mark">SYNTHETIC IMAGES: made by a computer program. They show no patient. Not for diagnosis.</p>'
+        )
     if verdicts:
         sections.append(_verdicts(verdicts))
     if metrics.get("warnings"):

@@ -4,7 +4,7 @@ A volume [D, H, W] lies on axes, a matrix [3, 3] whose column k is the step in m
 array axis k: `diag(spacing)` for a volume whose axes are at right angles, the upper left part of an affine matrix in general.
 Points are given from the volume's centre c, the middle between its first and last voxel. A frame R is a rotation with columns
 (n, u, v), n the unit normal of a plane, and point (a, i, j) of a grid of pixel h lies at c + a·h·n + i·h·u + j·h·v. Source:
-Laprade, Perslev, Sporring, arXiv (DALI 2021), section 2, and Perslev et al., MICCAI 2019.
+Laprade, Perslev, Sporring (DALI at MICCAI 2021), section 2, and Perslev et al. (MICCAI 2019).
 """
 
 from __future__ import annotations

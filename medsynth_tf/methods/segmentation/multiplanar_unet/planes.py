@@ -7,12 +7,13 @@ in each batch, the annotated volumes.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
 import numpy as np
 
 from medsynth_tf.core.errors import DataError
 from medsynth_tf.core.seeds import numpy_generator
+from medsynth_tf.data.binary_labels import binary_labels
 from medsynth_tf.data.records import OUTSIDE, Record
 from medsynth_tf.data.source import RecordKey, Source
 from medsynth_tf.methods.segmentation.multiplanar_unet.config import MultiPlanarUNetConfig
@@ -65,16 +66,6 @@ class PlaneSet:
     def annotated_pixels(self) -> int:
         """How many have a label."""
         return int((self.label != UNKNOWN).sum())
-
-
-def binary_labels(record: Record, foreground: Sequence[int]) -> np.ndarray:
-    """0, 1 and UNKNOWN, uint8 [D, H, W], of a record's mask; see the setting `foreground`."""
-    mask = record["mask"]
-    wanted = np.isin(mask, foreground) if foreground else mask > 0
-    labels = wanted.astype(np.uint8)
-    if mask.dtype == np.uint8:
-        labels[mask == OUTSIDE] = UNKNOWN
-    return labels
 
 
 def geometry_of(record: Record, config: MultiPlanarUNetConfig) -> Geometry:
@@ -183,7 +174,7 @@ def annotated_volumes(
         place = geometry_of(record, config)
         sampler = PlaneSampler(place, config, rng)
         chosen = tuple(sampler.plane() for _ in range(count))
-        full = binary_labels(record, config.foreground)
+        full = binary_labels(record["mask"], config.foreground)
         seen = geometry.planes_through(place, chosen, config.planes.thickness)
         image, fill = normalised(record["image"][..., 0])
         yield key, AnnotatedVolume(image, full, np.where(seen, full, np.uint8(UNKNOWN)), fill, place, chosen), rng
