@@ -9,6 +9,7 @@ Sporring, 2021, section 2 (K sequences of parallel planes, each rotated back, P 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from typing import Literal
 
@@ -61,16 +62,15 @@ class View:
             grid_origin=grid_middle - tf.linalg.matvec(to_grid, middle),
         )
 
-    def slices(self, volume: tf.Tensor, first: tf.Tensor, count: int, fill: tf.Tensor) -> tf.Tensor:
+    def slices(self, volume: tf.Tensor, first: tf.Tensor, count: tf.Tensor, fill: tf.Tensor) -> tf.Tensor:
         """Slices first … first + count - 1 of the view, float32 [count, U, V], interpolated linearly; `fill` outside the volume."""
-
-        def along(axis: int, values: tf.Tensor) -> tf.Tensor:
-            shape = [-1 if i == axis else 1 for i in range(3)]
-            return tf.reshape(values, [*shape, 1]) * self.to_volume[:, axis]
-
-        numbers = tf.cast(first + tf.range(count, dtype=tf.int64), tf.float64)
-        rows, columns = (tf.cast(tf.range(self.shape[axis]), tf.float64) for axis in (1, 2))
-        coordinates = along(0, numbers) + along(1, rows) + along(2, columns) + self.volume_origin
+        numbers = tf.cast(first + tf.range(count), tf.float64)[:, tf.newaxis, tf.newaxis]
+        rows = tf.cast(tf.range(self.shape[1]), tf.float64)[:, tf.newaxis]
+        columns = tf.cast(tf.range(self.shape[2]), tf.float64)
+        moves, origin = self.to_volume, self.volume_origin
+        coordinates = [
+            moves[axis, 0] * numbers + moves[axis, 1] * rows + (moves[axis, 2] * columns + origin[axis]) for axis in range(3)
+        ]
         return sample_linear(volume, coordinates, fill)
 
 
@@ -101,12 +101,11 @@ def accumulate_view(
 
     def body(number: tf.Tensor, sums: tf.Tensor, before: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
         first = number * slices
-        predicted = predict(view.slices(volume, first, slices, fill))
+        predicted = predict(view.slices(volume, first, tf.constant(slices, tf.int64), fill))
         # the slice before the slab serves the voxels between the two
         known = tf.concat([tf.where(number > 0, before, predicted[:1]), predicted], 0)
         voxels, coordinates = _voxels_of_slab(view, shape, order, number, slices)
-        shift = tf.cast(tf.stack([first - 1, 0, 0]), tf.float64)
-        values = sample(known, coordinates - shift)
+        values = sample(known, [coordinates[0] - tf.cast(first - 1, tf.float64), *coordinates[1:]])
         return number + 1, tf.tensor_scatter_nd_add(sums, voxels[:, tf.newaxis], values), predicted[-1:]
 
     start = (tf.constant(0, tf.int64), total, tf.zeros([1, *tf.unstack(view.shape[1:])], tf.float32))
@@ -126,9 +125,9 @@ def _axes_by_steepness(view: View) -> tf.Tensor:
 
 def _voxels_of_slab(
     view: View, shape: tf.Tensor, order: tf.Tensor, number: tf.Tensor, slices: int
-) -> tuple[tf.Tensor, tf.Tensor]:
+) -> tuple[tf.Tensor, list[tf.Tensor]]:
     """The voxels between slice number·slices - 1 (excluded) and (number + 1)·slices - 1 (included): flat positions int64 [M], and grid
-    coordinates float64 [M, 3].
+    coordinates float64 [M] along each axis.
 
     Along the steepest axis they are a stretch whose length is known, so only a few candidates a row are looked at.
     """
@@ -151,10 +150,13 @@ def _voxels_of_slab(
     voxel = tf.stack([chosen[:, 0], chosen[:, 1], tf.gather_nd(places, chosen)], -1)
     voxel = tf.gather(voxel, tf.argsort(order), axis=1)  # in array order
     strides = tf.math.cumprod(shape, exclusive=True, reverse=True)
-    coordinates = tf.linalg.matvec(view.to_grid, tf.cast(voxel, tf.float64)) + view.grid_origin
-    last = tf.cast(view.shape - 1, tf.float64)
-    coordinates = tf.clip_by_value(whole_if_near(coordinates), tf.constant(0.0, tf.float64), last)
-    return tf.reduce_sum(voxel * strides, -1), coordinates
+    places = tf.unstack(tf.cast(voxel, tf.float64), num=3, axis=1)
+    coordinates = []
+    for axis in range(3):
+        along = functools.reduce(tf.add, [view.to_grid[axis, i] * place for i, place in enumerate(places)])
+        along = whole_if_near(along + view.grid_origin[axis])
+        coordinates.append(tf.clip_by_value(along, tf.constant(0.0, tf.float64), tf.cast(view.shape[axis] - 1, tf.float64)))
+    return tf.linalg.matvec(voxel, strides), coordinates
 
 
 def padded_to_multiple(images: tf.Tensor, divisor: int) -> tf.Tensor:

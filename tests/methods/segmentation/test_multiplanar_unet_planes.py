@@ -111,7 +111,7 @@ def test_m4_a_ramp_in_millimetres_comes_back_on_any_plane(axes):
         np.testing.assert_allclose(sampled[within], (points @ gradient + 2.0)[within], atol=1e-5)
         np.testing.assert_allclose(sampled[within], found[within], atol=1e-5)
         # the graph's sampler, which segmentation uses, agrees inside and out
-        graph = sample_linear(tf.constant(ramp, tf.float32), tf.constant(indices), -99.0).numpy()
+        graph = sample_linear(tf.constant(ramp, tf.float32), tf.unstack(tf.constant(indices), axis=-1), -99.0).numpy()
         np.testing.assert_allclose(graph, sampled, atol=1e-4)
 
 
@@ -120,7 +120,9 @@ def test_m4_beyond_the_outer_half_voxel_is_fill_and_within_it_the_border_goes_on
     indices = np.array([[-0.51, 0, 0], [-0.5, 0, 0], [-0.2, 0, 0], [2.25, 0.4, -0.4], [3.5, 0, 0], [3.51, 0, 0]])
     wanted = [-7, 0, 0, 2.25, 3, -7]
     np.testing.assert_allclose(geometry.sample_linear(volume, indices, -7.0), wanted, atol=1e-6)
-    np.testing.assert_allclose(sample_linear(tf.constant(volume), tf.constant(indices), -7.0), wanted, atol=1e-6)
+    np.testing.assert_allclose(
+        sample_linear(tf.constant(volume), tf.unstack(tf.constant(indices), axis=-1), -7.0), wanted, atol=1e-6
+    )
 
 
 def test_m5_labels_are_nearest_and_images_trilinear():
@@ -133,7 +135,9 @@ def test_m5_labels_are_nearest_and_images_trilinear():
         indices = sampler.indices(sampler.plane())
         codes = geometry.sample_nearest(labels, indices, UNKNOWN)
         assert set(np.unique(codes)) <= {0, 1, UNKNOWN}
-        np.testing.assert_array_equal(sample_nearest(tf.constant(labels), tf.constant(indices), UNKNOWN), codes)
+        np.testing.assert_array_equal(
+            sample_nearest(tf.constant(labels), tf.unstack(tf.constant(indices), axis=-1), UNKNOWN), codes
+        )
         values = geometry.sample_linear(image, indices, 0.0)[geometry.inside(indices, image.shape)]
         fractional |= bool((~np.isin(values, image)).mean() > 0.9)
     assert fractional

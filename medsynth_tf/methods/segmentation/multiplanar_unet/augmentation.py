@@ -29,7 +29,7 @@ def augment(
     matrix = _transform(seed, config, flips)
     steps = tf.stack(tf.meshgrid(*(tf.range(side, dtype=tf.float64) for side in shape), indexing="ij"), -1)
     middle = (tf.cast(tf.shape(image), tf.float64) - 1.0) / 2.0
-    coordinates = tf.linalg.matvec(matrix, steps - middle) + middle
+    coordinates = tf.unstack(tf.linalg.matvec(matrix, steps - middle) + middle, axis=-1)
     moved = tf.ensure_shape(sample_linear(image, coordinates, fill), shape)
     codes = tf.ensure_shape(sample_nearest(label, coordinates, UNKNOWN), shape)
     return _intensities(moved, seed, config), codes

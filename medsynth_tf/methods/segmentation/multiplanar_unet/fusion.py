@@ -31,7 +31,7 @@ class ViewFusion(Optimisation, tf.keras.Model):
         self.loss_mean = tf.keras.metrics.Mean(name="fusion")
         self.built = True
 
-    def score(self, probability: tf.Tensor, view: int) -> tf.Tensor:
+    def score(self, probability: tf.Tensor, view: int | tf.Tensor) -> tf.Tensor:
         """A view's part of z_1 - z_0, of its foreground probabilities, same shape; linear, so it may be interpolated."""
         weights = tf.convert_to_tensor(self.view_weights)[view]
         return weights[1] * probability - weights[0] * (1.0 - probability)

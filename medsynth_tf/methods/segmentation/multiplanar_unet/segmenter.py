@@ -73,16 +73,27 @@ class VolumeSegmenter:
             return self._by_windows(normal, axes, fill)
         chosen = list(range(len(self.frames))) if views is None else list(views)
         fusion = self.fusion if views is None else None
-        total = tf.zeros([tf.size(volume)])
-        for number in chosen:
-            view = View.over(tf.shape(volume), axes, self.frames[number], self.pixel(axes))
+        numbers, frames = tf.constant(chosen), tf.constant(np.stack(self.frames), tf.float64)
+        own, pixel = self.config.views, self.pixel(axes)
 
-            def predict(slices: tf.Tensor, number: int = number) -> tf.Tensor:
+        def add(position: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+            number = numbers[position]
+            view = View.over(tf.shape(volume), axes, frames[number], pixel)
+
+            def predict(slices: tf.Tensor) -> tf.Tensor:
                 found = self.predict_slices(slices)
                 return found if fusion is None else fusion.score(found, number)
 
-            own = self.config.views
-            total = accumulate_view(total, normal, view, predict, fill, own.slices, own.interpolation)
+            return position + 1, accumulate_view(total, normal, view, predict, fill, own.slices, own.interpolation)
+
+        # a loop in the graph: the network is in it once, however many views there are
+        total = tf.while_loop(
+            lambda position, _: position < len(chosen),
+            add,
+            (tf.constant(0), tf.zeros([tf.size(volume)])),
+            shape_invariants=(tf.TensorShape([]), tf.TensorShape([None])),
+            parallel_iterations=1,
+        )[1]
         total = total / len(chosen) if fusion is None else fusion.decide(total)
         return tf.reshape(total, tf.shape(volume))
 
@@ -101,7 +112,8 @@ class VolumeSegmenter:
 
         def back(depth: tf.Tensor) -> tf.Tensor:
             places = tf.stack(tf.meshgrid(depth, rows, columns, indexing="ij"), -1)[0]
-            return sample(found, tf.linalg.matvec(view.to_grid, tf.cast(places, tf.float64)) + view.grid_origin)
+            coordinates = tf.linalg.matvec(view.to_grid, tf.cast(places, tf.float64)) + view.grid_origin
+            return sample(found, tf.unstack(coordinates, num=3, axis=-1))
 
         each = tf.TensorSpec([None, None], tf.float32)
         return tf.map_fn(back, tf.range(tf.shape(normal)[0]), fn_output_signature=each, parallel_iterations=1)
