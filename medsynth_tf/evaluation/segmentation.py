@@ -70,7 +70,8 @@ def judge_segmentation(
     keys = source.split(split, config.data.split_fractions, config.seed)[: config.evaluation.samples]
     if not keys:
         raise DataError(f"split '{split}' holds no records to judge on")
-    predicted, truth, shown = [], [], []
+    predicted, truth = [], []
+    shown: list[list[np.ndarray]] = []
     for key in keys:
         record = source.read(key)
         for name in ("mask", "spacing") if config.space == "mm" else ("mask",):

@@ -1,5 +1,6 @@
 """Card 20: planes, their sampling, sparse annotation, and which planes are trained on."""
 
+import nibabel
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -7,6 +8,7 @@ from scipy import ndimage
 
 import medsynth_tf as ms
 from medsynth_tf.core.errors import ConfigError, DataError
+from medsynth_tf.data.readers.nifti import read_nifti
 from medsynth_tf.methods.segmentation.multiplanar_unet.augmentation import augment
 from medsynth_tf.methods.segmentation.multiplanar_unet.config import AugmentationConfig
 from medsynth_tf.methods.segmentation.multiplanar_unet.data import DrawnPlanes, batches, examples_of
@@ -123,6 +125,53 @@ def test_m4_beyond_the_outer_half_voxel_is_fill_and_within_it_the_border_goes_on
     np.testing.assert_allclose(
         sample_linear(tf.constant(volume), tf.unstack(tf.constant(indices), axis=-1), -7.0), wanted, atol=1e-6
     )
+
+
+def oblique_nifti(path, shape=(20, 16, 8), zooms=(0.8, 1.1, 2.5)):
+    """A file whose axes are turned against the world's, flipped, and unlike in size; its values are a ramp in the world."""
+    turn = geometry.random_frame(np.random.default_rng(4))
+    affine = np.eye(4)
+    affine[:3, :3] = turn @ np.diag(zooms) @ np.diag([-1, 1, 1])
+    affine[:3, 3] = [-70.0, 31.0, 12.0]
+    places = np.stack(np.meshgrid(*map(np.arange, shape), indexing="ij"), -1)
+    gradient = np.array([0.3, -1.0, 0.5])
+    ramp = (places @ affine[:3, :3].T + affine[:3, 3]) @ gradient
+    nibabel.save(nibabel.Nifti1Image(ramp.astype(np.float32), affine), path)
+    return gradient
+
+
+def world_and_ours(path):
+    """The canonical affine of a file turned to our axes (z, y, x), and the geometry of its record."""
+    record = read_nifti(path)
+    affine = nibabel.as_closest_canonical(nibabel.load(path)).affine[:, [2, 1, 0, 3]]
+    return affine, Geometry.of_spacing(record["image"].shape[:3], record["spacing"]), record["image"][..., 0]
+
+
+def test_m4_an_oblique_anisotropic_file_is_sampled_in_the_worlds_millimetres(tmp_path):
+    gradient = oblique_nifti(tmp_path / "oblique.nii.gz")
+    affine, place, image = world_and_ours(tmp_path / "oblique.nii.gz")
+    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    rng = np.random.default_rng(0)
+    for _ in range(10):
+        points = geometry.grid_points(geometry.random_frame(rng), rng.normal(size=3), (12, 12), 0.6)
+        world = affine[:3, :3] @ place.middle + affine[:3, 3] + points @ directions.T
+        indices = place.indices(points)
+        within = ((indices >= 0) & (indices <= np.array(place.shape) - 1)).all(-1)
+        sampled = geometry.sample_linear(image, indices, 0.0)
+        np.testing.assert_allclose(sampled[within], (world @ gradient)[within], atol=1e-4)
+
+
+def test_the_real_files_axes_are_at_right_angles_so_that_spacing_says_all(shared_data):
+    files = sorted((shared_data / "nifti").glob("*.nii.gz"))
+    assert files
+    for path in files:
+        affine, place, _ = world_and_ours(path)
+        turn = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+        np.testing.assert_allclose(turn.T @ turn, np.eye(3), atol=2e-3, err_msg=path.name)
+        corner = np.array(place.shape) - 1.0
+        ours = place.axes @ (corner - place.middle)
+        world = affine[:3, :3] @ (corner - place.middle)
+        np.testing.assert_allclose(turn @ ours, world, atol=0.05, err_msg=path.name)  # millimetres at the far corner
 
 
 def test_m5_labels_are_nearest_and_images_trilinear():

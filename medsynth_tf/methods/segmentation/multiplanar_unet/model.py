@@ -176,8 +176,12 @@ class MultiPlanarUNet(Method):
             ]
         )
         def at(image: tf.Tensor, axes: tf.Tensor, places: tf.Tensor) -> tf.Tensor:
-            views = range(len(self.segmenter.frames))
-            return tf.stack([tf.gather_nd(self.segmenter.probability(image, axes, [view]), places) for view in views], -1)
+            def one(view: tf.Tensor) -> tf.Tensor:
+                return tf.gather_nd(self.segmenter.probability(image, axes, [view]), places)
+
+            views = tf.range(len(self.segmenter.frames))
+            each = tf.map_fn(one, views, fn_output_signature=tf.TensorSpec([None], tf.float32), parallel_iterations=1)
+            return tf.transpose(each)
 
         found, labels = [], []
         for _, volume, _ in annotated_volumes(source, self.config, "train", self.config.seed):

@@ -58,7 +58,9 @@ class VolumeSegmenter:
         images = padded_to_multiple(slices[..., tf.newaxis], self.divisor)
         return cropped_back(tf.sigmoid(self.network(images)), height, width)[..., 0]
 
-    def probability(self, volume: tf.Tensor, axes: tf.Tensor, views: Sequence[int] | None = None) -> tf.Tensor:
+    def probability(
+        self, volume: tf.Tensor, axes: tf.Tensor, views: Sequence[int] | Sequence[tf.Tensor] | None = None
+    ) -> tf.Tensor:
         """Foreground probability of each voxel, float32 [D, H, W].
 
         Args:
@@ -73,7 +75,7 @@ class VolumeSegmenter:
             return self._by_windows(normal, axes, fill)
         chosen = list(range(len(self.frames))) if views is None else list(views)
         fusion = self.fusion if views is None else None
-        numbers, frames = tf.constant(chosen), tf.constant(np.stack(self.frames), tf.float64)
+        numbers, frames = tf.convert_to_tensor(chosen, tf.int32), tf.constant(np.stack(self.frames), tf.float64)
         own, pixel = self.config.views, self.pixel(axes)
 
         def add(position: tf.Tensor, total: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
