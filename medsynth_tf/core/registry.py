@@ -52,6 +52,15 @@ _METHODS = (
         reference="Zhou, Wang, He, Cui, Zhu, Liu, Shao: IEEE JBHI 2022, arXiv:1912.04670",
     ),
     MethodInfo(
+        slug="heatmap_landmark",
+        family="landmarks",
+        class_name="HeatmapLandmark",
+        title="Improved Heatmap-Based Landmark Detection",
+        task="landmarks in frames",
+        modality="endoscopy",
+        reference="Yao, Guo, Zhang, Li: DGM4MICCAI and DALI workshops at MICCAI 2021",
+    ),
+    MethodInfo(
         slug="multiplanar_unet",
         family="segmentation",
         class_name="MultiPlanarUNet",

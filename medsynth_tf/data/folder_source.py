@@ -127,7 +127,7 @@ class FolderSource(Source):
             ("box_labels", np.int64),
         ):
             if getattr(entry, name) is not None:
-                record[name] = np.asarray(getattr(entry, name), dtype)
+                record[name] = np.asarray(getattr(entry, name), dtype).reshape(_shape(name, entry, record))
         for name in ("label", "modality"):
             if getattr(entry, name) is not None:
                 record[name] = getattr(entry, name)
@@ -174,6 +174,13 @@ class FolderSource(Source):
             "count": len(entries),
             "with": {name: sum(value is not None for value in values) for name, values in parts.items()},
         }
+
+
+def _shape(name: str, entry: Entry, record: Record) -> tuple[int, ...]:
+    """Of landmarks and boxes, which keep two axes where there are none; of others what they are."""
+    dimensions, count = record["image"].ndim - 1, len(getattr(entry, name))
+    width = {"landmarks": dimensions, "boxes": 2 * dimensions}.get(name)
+    return (count,) if width is None else (count, width if not count else len(getattr(entry, name)[0]))
 
 
 def _is_dicom(entry: Entry) -> bool:

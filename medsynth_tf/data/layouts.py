@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from medsynth_tf.core.errors import DataError
+from medsynth_tf.data import challenge_points
 from medsynth_tf.data import fundus_layouts as fundus
 from medsynth_tf.data.entries import Entry, identifiers, image_files
 from medsynth_tf.data.manifest import read_labels
@@ -103,6 +104,7 @@ LAYOUTS: dict[str, Layout] = {  # the first that recognises a folder is used
     "adam": Layout(fundus.is_adam, fundus.adam),
     "palm": Layout(fundus.is_palm, fundus.palm),
     "fundus1000": Layout(fundus.is_fundus1000, fundus.fundus1000),
+    "adaptor": Layout(challenge_points.is_challenge, challenge_points.challenge_entries),
     "images-masks": Layout(_has("images", "masks"), _images_masks),
     "series": Layout(lambda root: False, _series),  # slices may be meant as images, so this one must be asked for
     "files": Layout(lambda root: True, _plain),

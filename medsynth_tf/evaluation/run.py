@@ -19,6 +19,7 @@ from medsynth_tf.evaluation.augmentation import judge_augmentation
 from medsynth_tf.evaluation.generation import GenerationImages, write_generation_report
 from medsynth_tf.evaluation.graded_translation import judge_graded_translation
 from medsynth_tf.evaluation.joint_generation import judge_pairs
+from medsynth_tf.evaluation.landmarks import judge_landmarks
 from medsynth_tf.evaluation.segmentation import judge_segmentation
 from medsynth_tf.evaluation.severity import lesion_codes, severity_by_grade
 from medsynth_tf.evaluation.sheets import Row, write_sheet
@@ -168,6 +169,7 @@ def _severity(predict: Predict, config: Any, out: Path) -> tuple[dict[str, Any],
 _BY_TASK: Mapping[str, Callable[..., dict[str, Any]]] = {
     "augmentation for classification": judge_augmentation,
     "label map to photograph": _label_to_image,
+    "landmarks in frames": judge_landmarks,
     "masks and grade to photograph": judge_graded_translation,
     "photograph with masks": judge_pairs,
     "segmentation of volumes": judge_segmentation,

@@ -117,13 +117,15 @@ def write_source(path: str | Path, source: Source, count: int = 8) -> Path:
     names = ", ".join(f"{value} {name}" for name, value in described.get("labels", {}).items())
     captions = [f"label {record['label']}" if "label" in record else "" for record in records]
     rows = [Row("Images", _array([record["image"] for record in records]), captions if any(captions) else ())]
+    if all("landmarks" in record for record in records):
+        rows.append(Row("Landmarks", _array([mark_points(record["image"], record["landmarks"]) for record in records])))
     if all("mask" in record for record in records):
         rows.append(Row(f"Label maps{': ' + names if names else ''}", _array([record["mask"] for record in records])))
     return write_sheet(path, f"{described['kind']} {described.get('name', '')}: {len(keys)} records", rows)
 
 
 def _flat(record: Record) -> Record:
-    """The middle slice of a volume with one channel; any other record as it is."""
+    """The middle slice of a volume with one channel, without its landmarks; any other record as it is."""
     image = record["image"]
     if image.ndim != 4 or image.shape[-1] != 1:
         return record
@@ -132,7 +134,31 @@ def _flat(record: Record) -> Record:
     low, high = np.percentile(values, [1, 99])
     grey = np.clip((values - low) / max(high - low, 1e-6), 0, 1) * 255
     slices = {name: record[name][middle] for name in ("mask",) if name in record}
-    return {**record, **slices, "image": np.rint(grey).astype(np.uint8)}
+    others = {name: value for name, value in record.items() if name != "landmarks"}
+    return {**others, **slices, "image": np.rint(grey).astype(np.uint8)}
+
+
+def mark_points(
+    image: np.ndarray, points: np.ndarray, colour: tuple[int, int, int] = (64, 255, 64), arm: int = 3
+) -> np.ndarray:
+    """A picture with a cross at each point.
+
+    Args:
+        image: uint8 [H, W, 1 or 3].
+        points: [N, 2], (row, column); NaN, not visible, is passed over.
+        colour: of the crosses.
+        arm: pixels from the centre to an end.
+
+    Returns:
+        uint8 [H, W, 3].
+    """
+    picture = Image.fromarray(image.repeat(3 // image.shape[-1], axis=-1))
+    draw = ImageDraw.Draw(picture)
+    for point in points[np.isfinite(points).all(-1)]:
+        row, column = (round(float(value)) for value in point)
+        draw.line((column - arm, row, column + arm, row), colour)
+        draw.line((column, row - arm, column, row + arm), colour)
+    return np.asarray(picture)
 
 
 def _array(pictures: Sequence[np.ndarray]) -> np.ndarray:

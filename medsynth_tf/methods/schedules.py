@@ -50,3 +50,31 @@ class CosineDecay(tf.keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Sets the epoch's learning rate."""
         self.optimizer.learning_rate.assign(self.start * 0.5 * (1.0 + math.cos(math.pi * epoch / self.epochs)))
+
+
+class WarmupCosine(tf.keras.callbacks.Callback):
+    """A learning rate that grows linearly over the first epochs to its start value, then falls to zero along half a cosine.
+
+    Args:
+        optimizer: whose rate.
+        start: the largest rate, in epoch `warmup`.
+        epochs: of the whole stage.
+        warmup: epochs of growth.
+        skip_zero: begin at start / warmup instead of 0.
+    """
+
+    def __init__(
+        self, optimizer: tf.keras.optimizers.Optimizer, start: float, epochs: int, warmup: int, skip_zero: bool = False
+    ):
+        super().__init__()
+        self.optimizer, self.start, self.epochs, self.warmup, self.skip_zero = optimizer, start, epochs, warmup, skip_zero
+
+    def factor(self, epoch: float) -> float:
+        """Share of the largest rate that an epoch trains with."""
+        if epoch <= self.warmup:
+            return max(epoch, 1 if self.skip_zero else 0) / self.warmup
+        return 0.5 * (1.0 + math.cos(math.pi * (epoch - self.warmup) / (self.epochs - self.warmup)))
+
+    def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
+        """Sets the epoch's learning rate."""
+        self.optimizer.learning_rate.assign(self.start * self.factor(epoch))

@@ -79,17 +79,29 @@ class ResNetTranslator(tf.keras.Model):
         return tf.tanh(self.to_image(tf.cast(_reflect(x, 3), tf.float32)))
 
 
-class AveragedPatchScorer(tf.keras.Model):
+class PatchScorer(tf.keras.Model):
     """4×4 convolutions padded by 1 with widths F, 2F, 4F at stride 2, 8F and 1 at stride 1; instance norm but on the first and last,
-    LeakyReLU 0.2; the mean of the score map is the image's score.
+    LeakyReLU 0.2: the 70×70 PatchGAN.
 
     Args:
         filters: F (64).
+        averaged: the mean of the score map is the image's score.
+        sigmoid: scores end in a sigmoid.
+        reflect: pad by reflection instead of zeros.
         seed: of the kernels, N(0, 0.02).
     """
 
-    def __init__(self, filters: int = 64, seed: int = 0, **kwargs: Any):
+    def __init__(
+        self,
+        filters: int = 64,
+        averaged: bool = False,
+        sigmoid: bool = False,
+        reflect: bool = False,
+        seed: int = 0,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
+        self.averaged, self.sigmoid, self.padding = averaged, sigmoid, "REFLECT" if reflect else "CONSTANT"
         plan = [(filters, 2), (2 * filters, 2), (4 * filters, 2), (8 * filters, 1), (1, 1)]
         self.convolutions = [
             tf.keras.layers.Conv2D(width, 4, stride, kernel_initializer=_normal(seed, f"conv_{i}"), name=f"conv_{i}")
@@ -98,12 +110,14 @@ class AveragedPatchScorer(tf.keras.Model):
         self.norms = [InstanceNormalization(name=f"norm_{i}") for i in range(1, 4)]
 
     def call(self, x: tf.Tensor, training: bool = False) -> tf.Tensor:
-        """[B, H, W, C] of 24 pixels a side or more → scores float32 [B], without bounds; training changes nothing."""
+        """[B, H, W, C] of 24 pixels a side or more → score maps float32 [B, h, w, 1], or scores [B]; training changes nothing."""
         for index, convolution in enumerate(self.convolutions):
-            x = convolution(tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]]))
+            x = convolution(tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]], self.padding))
             if index == len(self.convolutions) - 1:
                 break
             if index:
                 x = self.norms[index - 1](x)
             x = tf.nn.leaky_relu(x, 0.2)
-        return tf.reduce_mean(tf.cast(x, tf.float32), [1, 2, 3])
+        x = tf.cast(x, tf.float32)
+        x = tf.sigmoid(x) if self.sigmoid else x
+        return tf.reduce_mean(x, [1, 2, 3]) if self.averaged else x

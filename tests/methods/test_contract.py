@@ -54,6 +54,18 @@ def test_saving_and_loading_keeps_weights_optimisers_and_averages(trained, tmp_p
         trained.save(tmp_path)
 
 
+def test_what_was_frozen_when_it_was_saved_is_frozen_when_it_is_loaded(trained, tmp_path):
+    model = ms.create(trained.config.slug, trained.config)
+    parts = [name for name, part in vars(model).items() if isinstance(part, tf.keras.Model) and part.trainable_variables]
+    getattr(model, parts[0]).trainable = False
+    model.compile()
+    model.save(tmp_path / "model")
+    restored = ms.load(tmp_path / "model")
+    learning = {name: len(getattr(restored, name).trainable_variables) for name in parts}
+    assert learning == {name: len(getattr(model, name).trainable_variables) for name in parts}
+    assert learning[parts[0]] == 0
+
+
 def test_the_train_step_is_one_graph_traced_once(trained):
     assert trained.train_function.experimental_get_tracing_count() == 1
     # nothing in it leaves the graph for Python

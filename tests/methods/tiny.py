@@ -69,4 +69,17 @@ TINY = {
         },
         "phantom:vessel_classes?count=10&size=24",
     ),
+    "heatmap_landmark": (
+        {
+            "image_height": 32,
+            "image_width": 48,
+            "train_domains": "intraop+translated_sim",
+            "detector": {"encoder": "plain", "widths": [2, 4, 4]},
+            "heatmap.variance": 4.0,
+            "decoder": {"opening_radius": 1, "max_points": 24, "flips": True},
+            "translator": {"filters": 2, "blocks": 1, "epochs": 1, "steps_per_epoch": 1},
+            "training": {"batch_size": 2, "ema_decay": 0.5},
+        },
+        "phantom:valve_landmarks?count=160&size=32&width=48&domains=2",
+    ),
 }

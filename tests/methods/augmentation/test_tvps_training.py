@@ -8,13 +8,14 @@ import medsynth_tf as ms
 from medsynth_tf.core.errors import ConfigError, DataError
 from medsynth_tf.data.phantoms import PhantomSource
 from medsynth_tf.data.source import RecordKey
+from medsynth_tf.layers.replay_buffer import ReplayBuffer
 from medsynth_tf.losses.adversarial import logistic_generator
 from medsynth_tf.losses.classification import cross_entropy
 from medsynth_tf.methods.augmentation.tvps.data import balanced, batches, unpaired
 from medsynth_tf.methods.augmentation.tvps.synthesis import Holes, draw_holes
-from medsynth_tf.methods.augmentation.tvps.translator import CycleTranslator, IdentityTranslator, ReplayBuffer
+from medsynth_tf.methods.augmentation.tvps.translator import CycleTranslator, IdentityTranslator
 from medsynth_tf.methods.schedules import CosineDecay
-from medsynth_tf.networks.resnet_translator import AveragedPatchScorer, ResNetTranslator
+from medsynth_tf.networks.resnet_translator import PatchScorer, ResNetTranslator
 from medsynth_tf.networks.unet import UNet2D
 from tests.methods.augmentation.test_tvps import images, make, tiny
 
@@ -243,7 +244,7 @@ def parameters(network):
 
 
 def test_m12_networks_have_cyclegans_parameters():
-    generator, scorer = ResNetTranslator(3), AveragedPatchScorer()
+    generator, scorer = ResNetTranslator(3), PatchScorer(averaged=True)
     assert generator(tf.keras.Input([256, 256, 3])).shape[1:] == [256, 256, 3]
     assert scorer(tf.keras.Input([256, 256, 3], batch_size=2)).shape == [2]
     assert parameters(generator) == 11_378_179
@@ -258,7 +259,7 @@ def test_m12_the_translator_trains_as_a_stage_and_reaches_both_pairs():
     assert (translator.name, online.name) == ("translator", "classifier")
     assert translator.model is model.translator
     assert isinstance(model.translator, CycleTranslator)
-    parts = [getattr(model.translator, name) for name in ("to_image", "to_vessels", "image_scorer", "vessel_scorer")]
+    parts = [getattr(model.translator, name) for name in ("to_second", "to_first", "second_scorer", "first_scorer")]
     before = [values(part.trainable_variables) for part in parts]
     others = values(model.classifier.trainable_variables + model.encoder.trainable_variables)
     history = translator.model.fit(translator.batches(0), epochs=1, steps_per_epoch=3, verbose=0).history
@@ -268,18 +269,18 @@ def test_m12_the_translator_trains_as_a_stage_and_reaches_both_pairs():
     assert not any(moved(model.classifier.trainable_variables + model.encoder.trainable_variables, others))
     pictures = translator.preview(next(iter(translator.batches(0))))
     assert [(p.dtype, p.shape[1:3]) for p in pictures.values()] == [(tf.uint8, [24, 24])] * 4
-    frozen = values(model.translator.to_image.variables)
+    frozen = values(model.translator.to_second.variables)
     online.model.fit(online.batches(0), epochs=1, steps_per_epoch=2, verbose=0)
-    assert not any(moved(model.translator.to_image.variables, frozen)), "frozen in stage B"
+    assert not any(moved(model.translator.to_second.variables, frozen)), "frozen in stage B"
 
 
 def test_m12_the_translator_is_fine_tuned_by_the_task_if_asked():
     model = make(**VESSEL, **{"translator.finetune": True, "losses.warm_up": 0.0})
     model.compile()
-    before = values(model.translator.to_image.trainable_variables)
+    before = values(model.translator.to_second.trainable_variables)
     batch = next(iter(model.dataset(ms.open_source(LARGER), model.config, "train", epochs=None)))
     model.train_step(batch)
-    assert np.mean(moved(model.translator.to_image.trainable_variables, before)) > 0.5
+    assert np.mean(moved(model.translator.to_second.trainable_variables, before)) > 0.5
 
 
 def test_m12_a_translator_may_be_exchanged():

@@ -219,7 +219,7 @@ class TVPS(OnlineLearning, Method):
     @property
     def tuned_variables(self) -> list[tf.Variable]:
         """Variables of the translator that stage B goes on training."""
-        return self.translator.to_image.trainable_variables if self._finetunes else []  # type: ignore[union-attr]
+        return self.translator.to_second.trainable_variables if self._finetunes else []  # type: ignore[union-attr]
 
     @property
     def _finetunes(self) -> bool:
