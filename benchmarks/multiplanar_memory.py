@@ -2,7 +2,7 @@
 
     python benchmarks/multiplanar_memory.py [--size 128 256 512] [--views 1] [--filters 8] [--levels 3] [--slices 8]
 
-The served signature segments a cube of noise of 1×1×1.5 mm voxels through oblique views. The peak is that of the process's
+The served signature segments a cube of noise of 1 mm voxels through oblique views. The peak is that of the process's
 resident memory (getrusage), TensorFlow itself and the volume included. The size 16 shows what there is without a volume.
 """
 
@@ -31,11 +31,11 @@ def measure(size, views, filters, levels, slices):
     }
     model = ms.create("multiplanar_unet", ms.load_config("multiplanar_unet", overrides=overrides))
     segment = model.signatures()["serving_default"]
-    warm = segment(volume=tf.random.stateless_normal([1, 8, 8, 8], [0, 0]), spacing=tf.constant([[1.0, 1.0, 1.5]]))
+    warm = segment(volume=tf.random.stateless_normal([1, 8, 8, 8], [0, 0]), spacing=tf.ones([1, 3]))
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     del warm
     started = time.perf_counter()
-    made = segment(volume=tf.random.stateless_normal([1, size, size, size], [1, 2]), spacing=tf.constant([[1.0, 1.0, 1.5]]))
+    made = segment(volume=tf.random.stateless_normal([1, size, size, size], [1, 2]), spacing=tf.ones([1, 3]))
     probability = made["probability"]
     assert bool(tf.reduce_all((probability >= 0) & (probability <= 1)))
     return {

@@ -155,13 +155,3 @@ def planes_through(geometry: Geometry, planes: Sequence[Plane], thickness: float
         distance = np.abs(slices + rows + columns - offsets)
         found[start : start + step] = (distance <= limits).any(-1)
     return found
-
-
-def intersection(first: Plane, second: Plane) -> tuple[np.ndarray, np.ndarray] | None:
-    """The line in which two planes meet: a point on it and its unit direction n1 × n2, float64 [3] each; None if they are parallel."""
-    direction = np.cross(first.normal, second.normal)
-    length = np.linalg.norm(direction)
-    if length < 1e-9:
-        return None
-    system = np.stack([first.normal, second.normal, direction / length])
-    return np.linalg.solve(system, np.array([first.offset, second.offset, 0.0])), direction / length

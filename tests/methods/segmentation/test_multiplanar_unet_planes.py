@@ -51,6 +51,16 @@ def whole_volume(volume, labels, axes=None, annotation=()):
     return AnnotatedVolume(volume, labels, np.where(seen, labels, np.uint8(UNKNOWN)), -7.0, place, tuple(annotation))
 
 
+def intersection(first: Plane, second: Plane) -> tuple[np.ndarray, np.ndarray] | None:
+    """The line in which two planes meet: a point on it and its unit direction n1 × n2, float64 [3] each; None if they are parallel."""
+    direction = np.cross(first.normal, second.normal)
+    length = np.linalg.norm(direction)
+    if length < 1e-9:
+        return None
+    system = np.stack([first.normal, second.normal, direction / length])
+    return np.linalg.solve(system, np.array([first.offset, second.offset, 0.0])), direction / length
+
+
 # -- M3, M4, M5: sampling -----------------------------------------------------------------------------------------------------
 
 
@@ -222,7 +232,7 @@ def test_m6_annotation_of_a_plane_is_the_line_where_planes_meet(spacing):
         indices = sampler.indices(training)
         _, codes = sample(volume, indices)
         points = (indices - place.middle) @ place.axes.T
-        point, direction = geometry.intersection(annotated, training)
+        point, direction = intersection(annotated, training)
         for plane in (annotated, training):
             assert abs(plane.normal @ direction) < 1e-12
             assert plane.normal @ (point + 3.0 * direction) == pytest.approx(plane.offset)
@@ -248,7 +258,7 @@ def test_m6_parallel_planes_leave_nothing_and_lines_are_at_most_the_annotated_pl
     sampler = PlaneSampler(volume.place, config, np.random.default_rng(0))
     _, codes = sample(volume, sampler.indices(Plane(frame, 3.5)))
     assert (codes == UNKNOWN).all()
-    assert geometry.intersection(Plane(frame, -4.5), Plane(frame, 3.5)) is None
+    assert intersection(Plane(frame, -4.5), Plane(frame, 3.5)) is None
     # three annotated slices along one axis, cut by a plane along another: three lines of exactly one pixel
     planes = [Plane(frame, offset) for offset in (-6.5, 0.5, 4.5)]
     volume = whole_volume(labels.astype(np.float32), labels, None, planes)
@@ -328,6 +338,21 @@ def test_m10_annotated_planes_do_not_depend_on_how_many_are_resampled():
     ]
     np.testing.assert_array_equal(sparse[0], sparse[1])
     np.testing.assert_array_equal(sparse[0], sparse[2])
+
+
+def test_m16_annotated_pixels_are_counted_and_lines_have_few_of_them():
+    source = Volumes(2, shape=(30, 30, 30))
+    counts = {}
+    for n_a, n_t in ((4, 12), (4, 24), (16, 0)):
+        config = all_of_it(**{"planes.annotation": n_a, "planes.training": n_t, "planes.size": 32})
+        examples = plane_set(source, config, "train", 0)
+        counts[n_a, n_t] = examples.annotated_pixels
+        assert examples.annotated_pixels == sum(int((label < 2).sum()) for label in examples.label)
+        model = ms.create("multiplanar_unet", config)
+        model.stages(source)[0].begin()
+        assert model.annotated_pixels == examples.annotated_pixels, "what the run reports"
+    assert 1.5 * counts[4, 12] < counts[4, 24] < 2.5 * counts[4, 12]
+    assert counts[4, 12] < 0.3 * counts[16, 0]
 
 
 def test_m13_normals_are_uniform_over_all_directions():
