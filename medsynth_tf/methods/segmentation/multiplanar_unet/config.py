@@ -181,5 +181,7 @@ class MultiPlanarUNetConfig(MethodConfig):
             )
         if self.planes.orientation == "axis_aligned" and self.views.count > 3:
             raise ConfigError(f"views.count = {self.views.count}: there are three axis-aligned views")
+        if self.data.cache:
+            raise ConfigError("data.cache: planes are kept in memory as it is, and volumes never; leave it false")
         if self.planes.training == 0 and self.planes.draw != "fixed":
             raise ConfigError(f"planes.draw '{self.planes.draw}' draws training planes: planes.training must be above 0")

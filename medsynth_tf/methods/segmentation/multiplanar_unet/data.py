@@ -74,6 +74,11 @@ def examples_of(source: Source, config: MultiPlanarUNetConfig, split: str, seed:
     return plane_set(source, config, split, seed)
 
 
+def examples_a_pass(examples: PlaneSet | DrawnPlanes, config: MultiPlanarUNetConfig) -> int:
+    """All fixed planes; of drawn ones `planes.training`."""
+    return len(examples.image) if isinstance(examples, PlaneSet) else config.planes.training
+
+
 def batches(
     examples: PlaneSet | DrawnPlanes,
     config: MultiPlanarUNetConfig,
@@ -84,17 +89,14 @@ def batches(
 ) -> tf.data.Dataset:
     """Batches {"image": float32 [B, S, S, 1], "label": uint8 [B, S, S], "seed": int64 [B]}; cubes for the 3-D network.
 
-    Labels are 0, 1 or 255, not annotated. A pass is over all fixed planes; of drawn ones it is `planes.training`.
+    Labels are 0, 1 or 255, not annotated.
 
     Args:
         examples: from `examples_of`.
         config, seed, first_step, epochs, training: as for `Method.dataset`.
     """
     fixed = isinstance(examples, PlaneSet)
-    count, batch = (
-        (len(examples.image) if isinstance(examples, PlaneSet) else config.planes.training),
-        config.training.batch_size,
-    )
+    count, batch = examples_a_pass(examples, config), config.training.batch_size
     anew = training and epochs is not None
     order = stream_order(count, seed, training and fixed, epochs, first_step * batch, anew)
     load = _loader(examples, config)

@@ -20,7 +20,7 @@ from medsynth_tf.methods.base import Method
 from medsynth_tf.methods.best import BestWeights, KeepBest
 from medsynth_tf.methods.segmentation.multiplanar_unet import serving
 from medsynth_tf.methods.segmentation.multiplanar_unet.config import MultiPlanarUNetConfig
-from medsynth_tf.methods.segmentation.multiplanar_unet.data import batches, examples_of
+from medsynth_tf.methods.segmentation.multiplanar_unet.data import batches, examples_a_pass, examples_of
 from medsynth_tf.methods.segmentation.multiplanar_unet.fusion import ViewFusion, fusion_batches
 from medsynth_tf.methods.segmentation.multiplanar_unet.planes import UNKNOWN, annotated_volumes
 from medsynth_tf.methods.segmentation.multiplanar_unet.segmenter import THRESHOLD, VolumeSegmenter
@@ -129,8 +129,9 @@ class MultiPlanarUNet(Method):
         def validation() -> tf.data.Dataset:
             return batches(examples("val"), config, config.seed, 0, 1, False)
 
-        shown = config.planes.training or sum(1 for _ in examples("train").image)
-        epochs, steps = config.training.epochs, config.training.steps_per_epoch or -(-shown // config.training.batch_size)
+        epochs, steps = config.training.epochs, config.training.steps_per_epoch
+        if steps is None:
+            steps = -(-examples_a_pass(examples("train"), config) // config.training.batch_size)
         callbacks = []
         if held_out:
 
@@ -258,12 +259,13 @@ class MultiPlanarUNet(Method):
     # -- serving and pictures -----------------------------------------------------------------------------------------------
     def segment(self, volume: np.ndarray, spacing: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """One volume [D, H, W] with spacing [3] in millimetres → foreground probability float32 and mask uint8 [D, H, W]."""
-        if "_segment" not in self.__dict__:
-            self.__dict__["_segment"] = self.signatures()["serving_default"]
-        made = self.__dict__["_segment"](
-            tf.constant(volume[np.newaxis], tf.float32), tf.constant(np.asarray(spacing)[np.newaxis], tf.float32)
-        )
+        batch = (tf.constant(np.asarray(values)[np.newaxis], tf.float32) for values in (volume, spacing))
+        made = self._serving_default(*batch)
         return made["probability"][0].numpy(), made["mask"][0].numpy()
+
+    @functools.cached_property
+    def _serving_default(self) -> Any:
+        return self.signatures()["serving_default"]
 
     def signatures(self) -> dict[str, Any]:
         """See `serving.signatures`."""
