@@ -92,7 +92,14 @@ class LabelGeneratorConfig(Settings):
     """Stage 1: label maps by grade."""
 
     enabled: bool = setting(False, help="train stage 1 and serve label maps; the records need grades, or a way to infer them")
-    size: int = setting(256, help="side of the generated maps, which are then enlarged to image_size", minimum=64)
+    size: int = setting(256, help="side of the generated maps, which are then enlarged to image_size", minimum=16)
+    doublings: int = setting(
+        6,
+        help="of the side in the generator, and halvings in the discriminator; their smallest maps have the side size / 2^doublings, "
+        "4 in the paper",
+        minimum=2,
+        maximum=8,
+    )
     grades: int = setting(5, help="number of grades", minimum=1)
     latent_size: int = setting(128, help="length of z", minimum=1)
     conditioning: Literal["multiply", "concat"] = setting("multiply", help="how the grade meets z")
@@ -125,9 +132,11 @@ class LabelGeneratorConfig(Settings):
     )
 
     def check(self) -> None:
-        """Sizes divide; a classifier has weights."""
-        if self.size % 64:
-            raise ConfigError(f"label_generator.size = {self.size}: must be a multiple of 64")
+        """Sizes divide and leave a map to judge; a classifier has weights."""
+        if self.size % 2**self.doublings or self.size < 2 ** (self.doublings + 1):
+            raise ConfigError(
+                f"label_generator.size = {self.size}: must be a multiple of 2^doublings = {2**self.doublings}, and at least twice that"
+            )
         if self.grading.endswith("_model") != (self.grading_weights is not None):
             raise ConfigError(
                 f"label_generator.grading = '{self.grading}', grading_weights = {self.grading_weights}: "

@@ -41,6 +41,7 @@ class LabelGAN(Optimisation, tf.keras.Model):
             settings.latent_size,
             settings.generator_filters,
             settings.conditioning,
+            settings.doublings,
             seed=layer_seed(seed, "generator"),
             name="generator",
         )
@@ -48,6 +49,7 @@ class LabelGAN(Optimisation, tf.keras.Model):
             settings.grades,
             settings.discriminator_filters,
             settings.spectral_norm,
+            settings.doublings,
             seed=layer_seed(seed, "discriminator"),
             name="discriminator",
         )

@@ -10,8 +10,6 @@ from medsynth_tf.layers.initializers import layer_seed
 from medsynth_tf.layers.normalization import BatchNormalization, SpectralConv2D
 from medsynth_tf.ops.resize import upsample_nearest
 
-DOUBLINGS = 6
-
 
 def _kernel(seed: int, name: str) -> tf.keras.initializers.Initializer:
     return tf.keras.initializers.RandomNormal(0.0, 0.02, seed=layer_seed(seed, name))
@@ -23,17 +21,18 @@ def _norm(seed: int, name: str) -> BatchNormalization:
 
 
 class LabelGenerator(tf.keras.Model):
-    """Latent and grade to a soft label map: Dense, then six times [nearest ×2, Conv3×3, BatchNorm, ReLU], Conv3×3, softmax.
+    """Latent and grade to a soft label map: Dense, then n times [nearest ×2, Conv3×3, BatchNorm, ReLU], Conv3×3, softmax.
 
-    Widths after the dense layer's F are F/2, F/4 … F/32, K; the dense map's side is 1/64 of the result's.
+    Widths after the dense layer's F are F/2, F/4 …, K; the dense map's side is size/2ⁿ, 4 in the paper.
 
     Args:
-        size: side of the maps, a multiple of 64 (256 in the paper).
+        size: side of the maps, a multiple of 2ⁿ (256 in the paper).
         channels: K, classes and background.
         grades: number of grades.
         latent_size: length of z (128).
         filters: F (512).
         conditioning: 'multiply': z times a learned vector of the grade; 'concat': z beside one of `grades` numbers.
+        doublings: n (6).
         seed: of all weights.
     """
 
@@ -45,11 +44,12 @@ class LabelGenerator(tf.keras.Model):
         latent_size: int = 128,
         filters: int = 512,
         conditioning: Literal["multiply", "concat"] = "multiply",
+        doublings: int = 6,
         seed: int = 0,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        self.side, self.filters, self.conditioning = size // 2**DOUBLINGS, filters, conditioning
+        self.side, self.filters, self.conditioning = size // 2**doublings, filters, conditioning
         self.embedding = tf.keras.layers.Embedding(
             grades,
             latent_size if conditioning == "multiply" else grades,
@@ -57,12 +57,12 @@ class LabelGenerator(tf.keras.Model):
             name="embedding",
         )
         self.dense = tf.keras.layers.Dense(filters * self.side**2, kernel_initializer=_kernel(seed, "dense"), name="dense")
-        widths = [max(1, filters // 2 ** (i + 1)) for i in range(DOUBLINGS - 1)] + [channels]
+        widths = [max(1, filters // 2 ** (i + 1)) for i in range(doublings - 1)] + [channels]
         self.convolutions = [
             tf.keras.layers.Conv2D(width, 3, padding="same", kernel_initializer=_kernel(seed, f"conv_{i}"), name=f"conv_{i}")
             for i, width in enumerate(widths)
         ]
-        self.norms = [_norm(seed, f"norm_{i}") for i in range(DOUBLINGS)]
+        self.norms = [_norm(seed, f"norm_{i}") for i in range(doublings)]
         self.to_classes = tf.keras.layers.Conv2D(
             channels, 3, padding="same", kernel_initializer=_kernel(seed, "to_classes"), dtype=tf.float32, name="to_classes"
         )
@@ -78,19 +78,31 @@ class LabelGenerator(tf.keras.Model):
 
 
 class LabelDiscriminator(tf.keras.Model):
-    """Six times [Conv3×3 at stride 2 without bias, BatchNorm, LeakyReLU 0.2], then dense heads for the score and for the grade.
+    """n times [Conv3×3 at stride 2 without bias, BatchNorm, LeakyReLU 0.2], then dense heads for the score and for the grade.
+
+    The last map must not be 1×1: batch norm would give each of its channels the same mean and deviation in real and in generated
+    batches, and leave the score next to nothing to tell them by.
 
     Args:
         grades: number of grades.
         filters: F; widths are F, 2F, 4F, 8F, 16F, 16F (F = 8 in the paper against the generator's 512).
         spectral_norm: normalise the kernels of the convolutions.
+        halvings: n (6).
         seed: of all weights.
     """
 
-    def __init__(self, grades: int = 5, filters: int = 8, spectral_norm: bool = False, seed: int = 0, **kwargs: Any):
+    def __init__(
+        self,
+        grades: int = 5,
+        filters: int = 8,
+        spectral_norm: bool = False,
+        halvings: int = 6,
+        seed: int = 0,
+        **kwargs: Any,
+    ):
         super().__init__(**kwargs)
         self.convolutions = []
-        for i in range(DOUBLINGS):
+        for i in range(halvings):
             name, width = f"conv_{i}", filters * min(2**i, 16)
             common: dict[str, Any] = {"use_bias": False, "kernel_initializer": _kernel(seed, name), "name": name}
             if spectral_norm:
@@ -98,7 +110,7 @@ class LabelDiscriminator(tf.keras.Model):
             else:
                 self.convolutions.append(tf.keras.layers.Conv2D(width, 3, 2, "valid", **common))
         self.spectral_norm = spectral_norm
-        self.norms = [_norm(seed, f"norm_{i}") for i in range(DOUBLINGS)]
+        self.norms = [_norm(seed, f"norm_{i}") for i in range(halvings)]
         self.score = tf.keras.layers.Dense(1, kernel_initializer=_kernel(seed, "score"), dtype=tf.float32, name="score")
         self.grade = tf.keras.layers.Dense(grades, kernel_initializer=_kernel(seed, "grade"), dtype=tf.float32, name="grade")
 
