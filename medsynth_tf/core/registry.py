@@ -52,6 +52,15 @@ _METHODS = (
         reference="Zhou, Wang, He, Cui, Zhu, Liu, Shao: IEEE JBHI 2022, arXiv:1912.04670",
     ),
     MethodInfo(
+        slug="fbpaug",
+        family="augmentation",
+        class_name="FBPAug",
+        title="Zero-Shot Domain Adaptation in CT Segmentation by Filtered Back Projection Augmentation",
+        task="CT segmentation",
+        modality="CT",
+        reference="Saparov, Kurmukov, Shirokikh, Belyaev: DART at MICCAI 2021, arXiv:2107.08543",
+    ),
+    MethodInfo(
         slug="heatmap_landmark",
         family="landmarks",
         class_name="HeatmapLandmark",

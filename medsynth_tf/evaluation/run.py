@@ -16,6 +16,7 @@ from medsynth_tf.core.registry import load_any_config, method_info
 from medsynth_tf.data.source import Source
 from medsynth_tf.evaluation.agreement import VesselLabels
 from medsynth_tf.evaluation.augmentation import judge_augmentation
+from medsynth_tf.evaluation.ct_segmentation import judge_ct_segmentation
 from medsynth_tf.evaluation.generation import GenerationImages, write_generation_report
 from medsynth_tf.evaluation.graded_translation import judge_graded_translation
 from medsynth_tf.evaluation.joint_generation import judge_pairs
@@ -167,6 +168,7 @@ def _severity(predict: Predict, config: Any, out: Path) -> tuple[dict[str, Any],
 
 
 _BY_TASK: Mapping[str, Callable[..., dict[str, Any]]] = {
+    "CT segmentation": judge_ct_segmentation,
     "augmentation for classification": judge_augmentation,
     "label map to photograph": _label_to_image,
     "landmarks in frames": judge_landmarks,

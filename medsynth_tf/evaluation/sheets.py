@@ -106,7 +106,7 @@ def write_masks_and_images(
 def write_source(path: str | Path, source: Source, count: int = 8) -> Path:
     """Records of a source: images above their label maps, with classes below; of volumes the middle slice.
 
-    2-D records must be 8-bit images; slices of one channel are shown from their 1st to their 99th percentile.
+    Images of one channel and more than 8 bits, such as CT slices, are shown from the smallest value of all to the 99.5th percentile.
 
     Raises:
         DataError: a record cannot be read or is of another kind.
@@ -116,9 +116,11 @@ def write_source(path: str | Path, source: Source, count: int = 8) -> Path:
     described = source.describe()
     names = ", ".join(f"{value} {name}" for name, value in described.get("labels", {}).items())
     captions = [f"label {record['label']}" if "label" in record else "" for record in records]
-    rows = [Row("Images", _array([record["image"] for record in records]), captions if any(captions) else ())]
+    images, window = _for_eyes([record["image"] for record in records])
+    rows = [Row(f"Images{window}", _array(images), captions if any(captions) else ())]
     if all("landmarks" in record for record in records):
-        rows.append(Row("Landmarks", _array([mark_points(record["image"], record["landmarks"]) for record in records])))
+        marked = [mark_points(image, record["landmarks"]) for image, record in zip(images, records)]
+        rows.append(Row("Landmarks", _array(marked)))
     if all("mask" in record for record in records):
         rows.append(Row(f"Label maps{': ' + names if names else ''}", _array([record["mask"] for record in records])))
     return write_sheet(path, f"{described['kind']} {described.get('name', '')}: {len(keys)} records", rows)
@@ -129,13 +131,18 @@ def _flat(record: Record) -> Record:
     image = record["image"]
     if image.ndim != 4 or image.shape[-1] != 1:
         return record
-    middle = len(image) // 2
-    values = image[middle].astype(np.float32)
-    low, high = np.percentile(values, [1, 99])
-    grey = np.clip((values - low) / max(high - low, 1e-6), 0, 1) * 255
-    slices = {name: record[name][middle] for name in ("mask",) if name in record}
-    others = {name: value for name, value in record.items() if name != "landmarks"}
-    return {**others, **slices, "image": np.rint(grey).astype(np.uint8)}
+    slices: Record = {name: record[name][len(image) // 2] for name in ("image", "mask") if name in record}
+    return {**{name: value for name, value in record.items() if name != "landmarks"}, **slices}
+
+
+def _for_eyes(images: Sequence[np.ndarray]) -> tuple[Sequence[np.ndarray], str]:
+    """As uint8 if they are of one channel, and what was shown; others as they are."""
+    if any(image.dtype == np.uint8 or image.ndim != 3 or image.shape[-1] != 1 for image in images):
+        return images, ""
+    values = np.concatenate([image.ravel() for image in images])
+    low, high = float(values.min()), max(float(np.percentile(values, 99.5)), float(values.min()) + 1e-6)
+    shown = [np.rint(np.clip((image.astype(np.float64) - low) / (high - low), 0, 1) * 255).astype(np.uint8) for image in images]
+    return shown, f", {low:.0f} to {high:.0f}"
 
 
 def mark_points(

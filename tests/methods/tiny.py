@@ -33,6 +33,15 @@ TINY = {
         },
         "phantom:capsules?count=10&size=16",
     ),
+    "fbpaug": (
+        {
+            "pixel_spacing": None,
+            "network": {"filters": 4, "levels": 2, "norm": "batch"},
+            "agreement.pairs": "phantom:thorax_ct?count=4&size=32&kernel=pairs",
+            "training": {"batch_size": 2, "ema_decay": 0.5},
+        },
+        "phantom:thorax_ct?count=10&size=32",
+    ),
     "semantic_retina": (
         {
             "image_size": 32,

@@ -20,6 +20,7 @@ _PHANTOMS = {
     "fundus": ("medsynth_tf.data.phantoms.fundus", "FundusPhantom"),
     "graded_lesions": ("medsynth_tf.data.phantoms.graded_lesions", "GradedLesionsPhantom"),
     "optic_disc": ("medsynth_tf.data.phantoms.optic_disc", "OpticDiscPhantom"),
+    "thorax_ct": ("medsynth_tf.data.phantoms.thorax_ct", "ThoraxPhantom"),
     "valve_landmarks": ("medsynth_tf.data.phantoms.valve_landmarks", "ValveLandmarksPhantom"),
     "vessel_classes": ("medsynth_tf.data.phantoms.vessel_classes", "VesselClassesPhantom"),
 }
