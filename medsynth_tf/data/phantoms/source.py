@@ -15,6 +15,7 @@ from medsynth_tf.data.source import RecordKey, Source
 
 # Module and class of each phantom; imported when asked for.
 _PHANTOMS = {
+    "capsules": ("medsynth_tf.data.phantoms.capsules", "CapsulesPhantom"),
     "exudates": ("medsynth_tf.data.phantoms.exudates", "ExudatePhantom"),
     "fundus": ("medsynth_tf.data.phantoms.fundus", "FundusPhantom"),
     "graded_lesions": ("medsynth_tf.data.phantoms.graded_lesions", "GradedLesionsPhantom"),
