@@ -22,6 +22,7 @@ import numpy as np
 from skimage.transform import iradon, radon
 
 THREADS = 2
+BATCH = 8
 A, B = 30.0, 3.0
 
 
@@ -64,8 +65,9 @@ def main() -> None:
         tf.config.threading.set_intra_op_parallelism_threads(THREADS)
         tf.config.threading.set_inter_op_parallelism_threads(THREADS)
         size, angles = arguments.size, arguments.angles
-        phantom = PhantomSource("thorax_ct", 8, size=size, kernel="none")
-        slices = np.stack([phantom.read(key)["image"][..., 0] for key in phantom.keys()]).astype(np.float32)
+        phantom = PhantomSource("thorax_ct", THREADS, size=size, kernel="none")
+        drawn = [phantom.read(key)["image"][..., 0].astype(np.float32) for key in phantom.keys()]
+        slices = np.tile(drawn, [BATCH // THREADS, 1, 1])
         inside = inscribed_circle(size).numpy()
         attenuation = np.where(inside, to_attenuation(tf.constant(slices)).numpy(), 0)
         layers = {backend: FilteredBackProjection(backend=backend, angles=angles) for backend in ("sinogram", "fourier2d")}
@@ -83,9 +85,9 @@ def main() -> None:
                 THREADS,
             ),
             "sinogram": (lambda: ours["sinogram"](slices[:1]).numpy(), 1),
-            "sinogram, batch of 8": (lambda: ours["sinogram"](slices).numpy(), len(slices)),
+            f"sinogram, batch of {BATCH}": (lambda: ours["sinogram"](slices).numpy(), len(slices)),
             "fourier2d": (lambda: ours["fourier2d"](slices[:1]).numpy(), 1),
-            "fourier2d, batch of 8": (lambda: ours["fourier2d"](slices).numpy(), len(slices)),
+            f"fourier2d, batch of {BATCH}": (lambda: ours["fourier2d"](slices).numpy(), len(slices)),
         }
         reference = np.clip((by_scikit_image(attenuation[0], angles) - 1) * 1000 / (1 - 0.012041), -1000, 3000)
         change = [image[inside] for image in (reference, *(call(slices[:1]).numpy()[0] for call in ours.values()))]

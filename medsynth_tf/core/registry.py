@@ -70,6 +70,15 @@ _METHODS = (
         reference="Yao, Guo, Zhang, Li: DGM4MICCAI and DALI workshops at MICCAI 2021",
     ),
     MethodInfo(
+        slug="multiplanar_unet",
+        family="segmentation",
+        class_name="MultiPlanarUNet",
+        title="How Few Annotations are Needed for Segmentation Using a Multi-planar U-Net?",
+        task="segmentation of volumes",
+        modality="volume",
+        reference="Laprade, Perslev, Sporring: DALI at MICCAI 2021; multi-planar U-Net: Perslev et al., MICCAI 2019",
+    ),
+    MethodInfo(
         slug="pm_dcgan",
         family="generation",
         class_name="PMDCGAN",

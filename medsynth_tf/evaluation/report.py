@@ -57,6 +57,15 @@ _MEANINGS |= {
     "downstream.with_synthetic": "the same trained on real and synthetic pairs",
     "downstream.gain": "the second less the first",
 }
+_MEANINGS |= {
+    "segmentation.dice": "mean over volumes of the overlap of found and true structure; 1 is perfect",
+    "segmentation.dice_sd": "its standard deviation over volumes",
+    "segmentation.dice_least": "of the worst volume",
+    "segmentation.sensitivity": "share of the structure that is found",
+    "segmentation.specificity": "share of the rest that is left alone",
+    "segmentation.volumes": "held-out volumes judged",
+    "training.annotated_pixels": "pixels with a label in all that was trained on",
+}
 for _part, _text in (
     ("segmentation", "Dice by patient of what is found with the truth (1 is perfect)"),
     ("agreement", "Dice by patient of what is found in a smooth and in a sharp reconstruction"),

@@ -22,6 +22,7 @@ from medsynth_tf.evaluation.generation import GenerationImages, write_generation
 from medsynth_tf.evaluation.graded_translation import judge_graded_translation
 from medsynth_tf.evaluation.joint_generation import judge_pairs
 from medsynth_tf.evaluation.landmarks import judge_landmarks
+from medsynth_tf.evaluation.segmentation import judge_segmentation
 from medsynth_tf.evaluation.severity import lesion_codes, severity_by_grade
 from medsynth_tf.evaluation.sheets import Row, write_sheet
 from medsynth_tf.methods.saving import load
@@ -175,4 +176,5 @@ _BY_TASK: Mapping[str, Callable[..., dict[str, Any]]] = {
     "masks and grade to photograph": judge_graded_translation,
     "panels of figures": judge_detection,
     "photograph with masks": judge_pairs,
+    "segmentation of volumes": judge_segmentation,
 }

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from medsynth_tf.core.errors import DataError
 from medsynth_tf.core.files import replacing_file
+from medsynth_tf.data.records import Record
 from medsynth_tf.data.source import Source
 from medsynth_tf.evaluation.memorisation import Neighbours
 
@@ -103,16 +104,15 @@ def write_masks_and_images(
 
 
 def write_source(path: str | Path, source: Source, count: int = 8) -> Path:
-    """Records of a source: images above their label maps, with classes below.
+    """Records of a source: images above their label maps, with classes below; of volumes the middle slice.
 
-    2-D records only; volumes have their own viewers. Images of one channel and more than 8 bits, such as CT slices, are shown from the
-    smallest value of all to the 99.5th percentile.
+    Images of one channel and more than 8 bits, such as CT slices, are shown from the smallest value of all to the 99.5th percentile.
 
     Raises:
         DataError: a record cannot be read or is of another kind.
     """
     keys = source.keys()
-    records = [source.read(keys[i]) for i in _spread(len(keys), count)]
+    records = [_flat(source.read(keys[i])) for i in _spread(len(keys), count)]
     described = source.describe()
     names = ", ".join(f"{value} {name}" for name, value in described.get("labels", {}).items())
     captions = [f"label {record['label']}" if "label" in record else "" for record in records]
@@ -124,6 +124,15 @@ def write_source(path: str | Path, source: Source, count: int = 8) -> Path:
     if all("mask" in record for record in records):
         rows.append(Row(f"Label maps{': ' + names if names else ''}", _array([record["mask"] for record in records])))
     return write_sheet(path, f"{described['kind']} {described.get('name', '')}: {len(keys)} records", rows)
+
+
+def _flat(record: Record) -> Record:
+    """The middle slice of a volume with one channel, without its landmarks; any other record as it is."""
+    image = record["image"]
+    if image.ndim != 4 or image.shape[-1] != 1:
+        return record
+    slices: Record = {name: record[name][len(image) // 2] for name in ("image", "mask") if name in record}
+    return {**{name: value for name, value in record.items() if name != "landmarks"}, **slices}
 
 
 def _for_eyes(images: Sequence[np.ndarray]) -> tuple[Sequence[np.ndarray], str]:

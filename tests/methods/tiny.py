@@ -24,6 +24,15 @@ TINY = {
         },
         "phantom:optic_disc?count=10&size=16",
     ),
+    "multiplanar_unet": (
+        {
+            "planes": {"annotation": 4, "training": 8, "size": 16},
+            "network": {"filters": 2, "levels": 2},
+            "views": {"count": 2, "slices": 4},
+            "training": {"batch_size": 2, "ema_decay": 0.5},
+        },
+        "phantom:capsules?count=10&size=16",
+    ),
     "fbpaug": (
         {
             "pixel_spacing": None,

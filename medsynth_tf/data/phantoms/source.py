@@ -15,6 +15,7 @@ from medsynth_tf.data.source import RecordKey, Source
 
 # Module and class of each phantom; imported when asked for.
 _PHANTOMS = {
+    "capsules": ("medsynth_tf.data.phantoms.capsules", "CapsulesPhantom"),
     "exudates": ("medsynth_tf.data.phantoms.exudates", "ExudatePhantom"),
     "figure_panels": ("medsynth_tf.data.phantoms.figure_panels", "FigurePanelsPhantom"),
     "fundus": ("medsynth_tf.data.phantoms.fundus", "FundusPhantom"),
