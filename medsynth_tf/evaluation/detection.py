@@ -67,7 +67,11 @@ def judge_detection(
         "figures": len(truth),
         "boxes": sum(len(labels) for _, labels in truth),
     }
-    metrics: dict[str, Any] = {"detection": measured, "warnings": []}
+    metrics: dict[str, Any] = {
+        "detection": measured,
+        "extractor": "none: boxes are compared, not images",
+        "warnings": [],
+    }
     title = f"{config.slug}: {split} split of {source.describe()['kind']}"
     chosen = np.unique(np.linspace(0, len(images) - 1, min(_SHOWN, len(images))).astype(int))
     sure = [tuple(part[found[i][1] >= config.detection.confidence] for part in found[i]) for i in chosen]
@@ -83,5 +87,7 @@ def judge_detection(
     if log is not None:
         pictures["Losses during training"] = write_curves(out / "losses.png", read_log(log))
     verdicts = check_gates(metrics, config.evaluation.gates, baseline)
-    write_report(out, title=title, metrics=metrics, pictures=pictures, verdicts=verdicts, config=config.to_dict())
+    write_report(
+        out, title=title, metrics=metrics, pictures=pictures, verdicts=verdicts, config=config.to_dict(), synthetic=False
+    )
     return metrics
