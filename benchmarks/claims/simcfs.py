@@ -176,7 +176,13 @@ def main() -> int:
     )
     gains = ", ".join(f"{s['gain']:.3f}" for s in seeds.values())
     print(f"{claim}: gains {gains}, lower by {lower:.3f}: {'HOLDS' if held else 'DOES NOT HOLD'}")
-    results = {"claim": claim, "holds": held, "over_share_lower_by": lower, "steps": arguments.steps, "seeds": seeds}
+    results = {
+        "claim": claim,
+        "holds": held,
+        "over_share_lower_by": lower,
+        "steps": arguments.steps,
+        "seeds": [{"seed": int(seed), **found} for seed, found in seeds.items()],
+    }
     write_text(arguments.out, json.dumps(results, indent=2) + "\n")
     return 0 if held else 1
 
