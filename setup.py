@@ -25,6 +25,7 @@ CORE = [
     "scikit-learn",
     "matplotlib",
     "pillow",
+    "pycocotools",  # average precision by COCO's own code
     "nibabel",
     "pydicom>=3",
     "pylibjpeg",  # decodes JPEG lossless and JPEG 2000 DICOM

@@ -38,6 +38,7 @@ def tiny(slug):
     return {**dict(flat(TINY[slug][0])), **QUICK}
 
 
+@pytest.mark.slow  # the pipeline trains and judges by the same functions, and its smoke test is the same
 @pytest.mark.parametrize("slug", SLUGS)
 def test_the_shell_trains_judges_and_exports_what_answers_over_grpc(slug, tmp_path, capsys):
     settings = [

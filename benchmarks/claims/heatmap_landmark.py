@@ -144,7 +144,13 @@ def main() -> int:
         f"precision(cut) < precision(open) - {PRICE}, each seed; trained, mean sensitivity(cut) >= mean sensitivity(fixed) + {TRAINED}"
     )
     print(f"{claim}: trained gain {gain:.3f}: {'HOLDS' if held else 'DOES NOT HOLD'}")
-    results = {"claim": claim, "holds": held, "trained_gain": gain, "steps": arguments.steps, "seeds": seeds}
+    results = {
+        "claim": claim,
+        "holds": held,
+        "trained_gain": gain,
+        "steps": arguments.steps,
+        "seeds": [{"seed": int(seed), **found} for seed, found in seeds.items()],
+    }
     write_text(arguments.out, json.dumps(results, indent=2) + "\n")
     return 0 if held else 1
 

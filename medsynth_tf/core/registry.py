@@ -52,6 +52,15 @@ _METHODS = (
         reference="Zhou, Wang, He, Cui, Zhu, Liu, Shao: IEEE JBHI 2022, arXiv:1912.04670",
     ),
     MethodInfo(
+        slug="fbpaug",
+        family="augmentation",
+        class_name="FBPAug",
+        title="Zero-Shot Domain Adaptation in CT Segmentation by Filtered Back Projection Augmentation",
+        task="CT segmentation",
+        modality="CT",
+        reference="Saparov, Kurmukov, Shirokikh, Belyaev: DART at MICCAI 2021, arXiv:2107.08543",
+    ),
+    MethodInfo(
         slug="heatmap_landmark",
         family="landmarks",
         class_name="HeatmapLandmark",
@@ -59,6 +68,15 @@ _METHODS = (
         task="landmarks in frames",
         modality="endoscopy",
         reference="Yao, Guo, Zhang, Li: DGM4MICCAI and DALI workshops at MICCAI 2021",
+    ),
+    MethodInfo(
+        slug="multiplanar_unet",
+        family="segmentation",
+        class_name="MultiPlanarUNet",
+        title="How Few Annotations are Needed for Segmentation Using a Multi-planar U-Net?",
+        task="segmentation of volumes",
+        modality="volume",
+        reference="Laprade, Perslev, Sporring: DALI at MICCAI 2021; multi-planar U-Net: Perslev et al., MICCAI 2019",
     ),
     MethodInfo(
         slug="pm_dcgan",
@@ -95,6 +113,15 @@ _METHODS = (
         task="label map to photograph",
         modality="fundus",
         reference="Son, Alansary, Rueckert, Kainz, Hou: Imperial College London, 2021; SPADE: Park et al., arXiv:1903.07291",
+    ),
+    MethodInfo(
+        slug="simcfs",
+        family="detection",
+        class_name="SimCFS",
+        title="Compound Figure Separation of Biomedical Images with Side Loss",
+        task="panels of figures",
+        modality="figures",
+        reference="Yao, Qu, Liu, Deng, Tian, Xu, Jha, Bao, Zhao, Fogo, Landman, Chang, Yang, Huo: DGM4MICCAI at MICCAI 2021",
     ),
     MethodInfo(
         slug="tvps",

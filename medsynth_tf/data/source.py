@@ -8,7 +8,7 @@ import dataclasses
 import hashlib
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from medsynth_tf.core.errors import DataError
@@ -105,6 +105,7 @@ class Source(abc.ABC):
         *,
         workers: int | None = None,
         anew: bool = False,
+        choose: Callable[[Any], Any] | None = None,
     ) -> Any:
         """A `tf.data.Dataset` of single records: dicts of tensors as `RecordSpec.signature` says, and `index` int64.
 
@@ -116,6 +117,7 @@ class Source(abc.ABC):
             skip: records of the whole stream to leave out at its start; none of them is read.
             workers: records read at the same time; None lets tf.data choose.
             anew: each time the data set is iterated it begins with another pass, as Keras's `fit` on a finite one expects.
+            choose: a graph function from the index in the stream to a position among `keys`, both int64, instead of passes over them.
 
         A record that cannot be read ends the iteration with a `tf.errors.OpError` whose text holds the DataError.
         """
@@ -123,7 +125,7 @@ class Source(abc.ABC):
 
         keys = list(keys)
         spec = self.spec(keys)
-        order = stream_order(len(keys), seed, shuffle, epochs, skip, anew)
+        order = stream_order(len(keys), seed, shuffle, epochs, skip, anew, choose)
         load = self._loader(keys, spec)
 
         def element(index: tf.Tensor, position: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -150,17 +152,27 @@ class Source(abc.ABC):
         return load
 
 
-def stream_order(count: int, seed: int, shuffle: bool, epochs: int | None, skip: int, anew: bool = False) -> Any:
+def stream_order(
+    count: int,
+    seed: int,
+    shuffle: bool,
+    epochs: int | None,
+    skip: int,
+    anew: bool = False,
+    choose: Callable[[Any], Any] | None = None,
+) -> Any:
     """A `tf.data.Dataset` of (index in the stream, position among `count` records).
 
     Each pass is a permutation computed from (seed, pass) number by number, so nothing is kept in memory and a skip costs
-    nothing however far it goes. With `anew`, each iteration begins with a pass drawn at random.
+    nothing however far it goes. With `anew`, each iteration begins with a pass drawn at random. `choose` is that of `Source.stream`.
     """
     import tensorflow as tf
 
     end = _INT64_MAX if epochs is None else epochs * count
 
     def position(index: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        if choose is not None:
+            return index, choose(index)
         if not shuffle:
             return index, index % count
         key = tf.stack([tf.constant(derive_seed(seed, "stream"), tf.int64), index // count])

@@ -71,7 +71,11 @@ def judge_landmarks(
             images += list(batch["image"].numpy())
     if not pairs:
         raise DataError(f"split '{split}' holds no records to judge on")
-    metrics: dict[str, Any] = {"landmarks": point_scores(pairs, radius), "warnings": []}
+    metrics: dict[str, Any] = {
+        "landmarks": point_scores(pairs, radius),
+        "extractor": "none: points are compared, not images",
+        "warnings": [],
+    }
     title = f"{config.slug}: {split} split of {source.describe()['kind']}"
     chosen = np.unique(np.linspace(0, len(images) - 1, min(_SHOWN, len(images))).astype(int))
     captions = [f"{len(pairs[i][1])} points, {len(pairs[i][0])} found" for i in chosen]
@@ -87,5 +91,7 @@ def judge_landmarks(
     if log is not None:
         pictures["Losses during training"] = write_curves(out / "losses.png", read_log(log))
     verdicts = check_gates(metrics, config.evaluation.gates, baseline)
-    write_report(out, title=title, metrics=metrics, pictures=pictures, verdicts=verdicts, config=config.to_dict())
+    write_report(
+        out, title=title, metrics=metrics, pictures=pictures, verdicts=verdicts, config=config.to_dict(), synthetic=False
+    )
     return metrics

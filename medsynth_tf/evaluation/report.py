@@ -57,6 +57,30 @@ _MEANINGS |= {
     "downstream.with_synthetic": "the same trained on real and synthetic pairs",
     "downstream.gain": "the second less the first",
 }
+_MEANINGS |= {
+    "segmentation.dice": "mean over volumes of the overlap of found and true structure; 1 is perfect",
+    "segmentation.dice_sd": "its standard deviation over volumes",
+    "segmentation.dice_least": "of the worst volume",
+    "segmentation.sensitivity": "share of the structure that is found",
+    "segmentation.specificity": "share of the rest that is left alone",
+    "segmentation.volumes": "held-out volumes judged",
+    "training.annotated_pixels": "pixels with a label in all that was trained on",
+}
+for _part, _text in (
+    ("segmentation", "Dice by patient of what is found with the truth (1 is perfect)"),
+    ("agreement", "Dice by patient of what is found in a smooth and in a sharp reconstruction"),
+    ("consistency", "Dice by slice of what is found after smoothing and after sharpening, no label needed"),
+):
+    _MEANINGS |= {
+        f"{_part}.mean": f"{_text}; without cases where both are empty",
+        f"{_part}.both_empty": "cases where both masks are empty, which say nothing",
+        f"{_part}.mean_strict": "the mean over all cases, those empty twice counting 0",
+    }
+_MEANINGS |= {
+    "agreement.bias": "pixels that are found more in the smooth reconstruction than in the sharp one, on average",
+    "agreement.lower": "limits of agreement (Bland and Altman): 95 % of cases differ by more than this",
+    "agreement.upper": "and by less than this",
+}
 _MEMORISATION = {
     "space": "how distance is measured",
     "synthetic": "synthetic images examined",
@@ -92,6 +116,7 @@ def write_report(
     pictures: Mapping[str, str | Path] | None = None,
     verdicts: Sequence[Verdict] = (),
     config: Mapping[str, Any] | None = None,
+    synthetic: bool = True,
 ) -> Path:
     """Writes `index.html`, with the pictures inside, and `metrics.json` beside it.
 
@@ -102,6 +127,7 @@ def write_report(
         pictures: caption → PNG file, in the order of the page.
         verdicts: of the quality gates.
         config: nested plain settings of the run.
+        synthetic: whether the pictures are made by a generator, which the page says on top.
 
     Returns:
         The page's path.
@@ -113,9 +139,10 @@ def write_report(
         raise DataError(f"report '{title}': metrics must name the feature extractor they were computed with")
     folder = Path(folder)
     write_text(folder / "metrics.json", json.dumps(metrics, indent=2, allow_nan=False) + "\n")
+    mark = "SYNTHETIC IMAGES: made by a computer program. They show no patient. Not for diagnosis."
     sections = [
         f"<h1>{escape(title)}</h1>",
-        '<p class="mark">SYNTHETIC IMAGES: made by a computer program. They show no patient. Not for diagnosis.</p>',
+        f'<p class="mark">{mark if synthetic else "Found by a computer program. Not for diagnosis."}</p>',
     ]
     if verdicts:
         sections.append(_verdicts(verdicts))
@@ -145,7 +172,7 @@ def _figure(caption: str, path: Path) -> str:
 
 def _table(metrics: Mapping[str, Any]) -> str:
     rows = []
-    for name, value in flattened({key: value for key, value in metrics.items() if key != "warnings"}).items():
+    for name, value in flattened({key: value for key, value in metrics.items() if key not in ("warnings", "cases")}).items():
         kind = "value text" if isinstance(value, str) else "value"
         meaning = escape(_MEANINGS.get(name, ""))
         rows.append(

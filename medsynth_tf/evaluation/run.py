@@ -17,10 +17,13 @@ from medsynth_tf.data.source import Source
 from medsynth_tf.evaluation.agreement import VesselLabels
 from medsynth_tf.evaluation.augmentation import judge_augmentation
 from medsynth_tf.evaluation.class_generation import judge_classes
+from medsynth_tf.evaluation.ct_segmentation import judge_ct_segmentation
+from medsynth_tf.evaluation.detection import judge_detection
 from medsynth_tf.evaluation.generation import GenerationImages, write_generation_report
 from medsynth_tf.evaluation.graded_translation import judge_graded_translation
 from medsynth_tf.evaluation.joint_generation import judge_pairs
 from medsynth_tf.evaluation.landmarks import judge_landmarks
+from medsynth_tf.evaluation.segmentation import judge_segmentation
 from medsynth_tf.evaluation.severity import lesion_codes, severity_by_grade
 from medsynth_tf.evaluation.sheets import Row, write_sheet
 from medsynth_tf.methods.saving import load
@@ -167,10 +170,13 @@ def _severity(predict: Predict, config: Any, out: Path) -> tuple[dict[str, Any],
 
 
 _BY_TASK: Mapping[str, Callable[..., dict[str, Any]]] = {
+    "CT segmentation": judge_ct_segmentation,
     "augmentation for classification": judge_augmentation,
     "images of a class": judge_classes,
     "label map to photograph": _label_to_image,
     "landmarks in frames": judge_landmarks,
     "masks and grade to photograph": judge_graded_translation,
+    "panels of figures": judge_detection,
     "photograph with masks": judge_pairs,
+    "segmentation of volumes": judge_segmentation,
 }

@@ -11,6 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from medsynth_tf.core.errors import DataError
 from medsynth_tf.core.files import replacing_file
+from medsynth_tf.data.records import Record
 from medsynth_tf.data.source import Source
 from medsynth_tf.evaluation.memorisation import Neighbours
 
@@ -21,7 +22,7 @@ _LEAST_TILE, _MOST_TILE = 96, 256  # tiles are scaled into this range by whole f
 _PAPER, _INK = (255, 255, 255), (30, 30, 30)
 
 # Distinct for common colour blindness; background values are dark, then by label value.
-_PALETTE = np.array(
+PALETTE = np.array(
     [
         [92, 40, 30],
         [86, 180, 233],
@@ -103,24 +104,45 @@ def write_masks_and_images(
 
 
 def write_source(path: str | Path, source: Source, count: int = 8) -> Path:
-    """Records of a source: images above their label maps, with classes below.
+    """Records of a source: images above their label maps, with classes below; of volumes the middle slice.
 
-    2-D records of 8-bit images only; volumes have their own viewers.
+    Images of one channel and more than 8 bits, such as CT slices, are shown from the smallest value of all to the 99.5th percentile.
 
     Raises:
         DataError: a record cannot be read or is of another kind.
     """
     keys = source.keys()
-    records = [source.read(keys[i]) for i in _spread(len(keys), count)]
+    records = [_flat(source.read(keys[i])) for i in _spread(len(keys), count)]
     described = source.describe()
     names = ", ".join(f"{value} {name}" for name, value in described.get("labels", {}).items())
     captions = [f"label {record['label']}" if "label" in record else "" for record in records]
-    rows = [Row("Images", _array([record["image"] for record in records]), captions if any(captions) else ())]
+    images, window = _for_eyes([record["image"] for record in records])
+    rows = [Row(f"Images{window}", _array(images), captions if any(captions) else ())]
     if all("landmarks" in record for record in records):
-        rows.append(Row("Landmarks", _array([mark_points(record["image"], record["landmarks"]) for record in records])))
+        marked = [mark_points(image, record["landmarks"]) for image, record in zip(images, records)]
+        rows.append(Row("Landmarks", _array(marked)))
     if all("mask" in record for record in records):
         rows.append(Row(f"Label maps{': ' + names if names else ''}", _array([record["mask"] for record in records])))
     return write_sheet(path, f"{described['kind']} {described.get('name', '')}: {len(keys)} records", rows)
+
+
+def _flat(record: Record) -> Record:
+    """The middle slice of a volume with one channel, without its landmarks; any other record as it is."""
+    image = record["image"]
+    if image.ndim != 4 or image.shape[-1] != 1:
+        return record
+    slices: Record = {name: record[name][len(image) // 2] for name in ("image", "mask") if name in record}
+    return {**{name: value for name, value in record.items() if name != "landmarks"}, **slices}
+
+
+def _for_eyes(images: Sequence[np.ndarray]) -> tuple[Sequence[np.ndarray], str]:
+    """As uint8 if they are of one channel, and what was shown; others as they are."""
+    if any(image.dtype == np.uint8 or image.ndim != 3 or image.shape[-1] != 1 for image in images):
+        return images, ""
+    values = np.concatenate([image.ravel() for image in images])
+    low, high = float(values.min()), max(float(np.percentile(values, 99.5)), float(values.min()) + 1e-6)
+    shown = [np.rint(np.clip((image.astype(np.float64) - low) / (high - low), 0, 1) * 255).astype(np.uint8) for image in images]
+    return shown, f", {low:.0f} to {high:.0f}"
 
 
 def mark_points(
@@ -170,7 +192,7 @@ def write_nearest(path: str | Path, synthetic: np.ndarray, train: np.ndarray, ne
 
 def colour_map(mask: np.ndarray) -> np.ndarray:
     """A label map in colours, uint8 [H, W, 3]; 255 is black."""
-    return np.where((mask == 255)[..., None], np.uint8(0), _PALETTE[mask % len(_PALETTE)])
+    return np.where((mask == 255)[..., None], np.uint8(0), PALETTE[mask % len(PALETTE)])
 
 
 def _spread(total: int, count: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Instance and batch normalisation, and spectral normalisation of convolution kernels."""
+"""Instance, group and batch normalisation, and spectral normalisation of convolution kernels."""
 
 from __future__ import annotations
 
@@ -37,6 +37,53 @@ class InstanceNormalization(tf.keras.layers.Layer):
     def get_config(self) -> dict[str, Any]:
         """Constructor arguments."""
         return {**super().get_config(), "epsilon": self.epsilon}
+
+
+@tf.keras.utils.register_keras_serializable("medsynth_tf")
+class GroupNormalization(tf.keras.layers.Layer):
+    """Normalises each sample over space and groups of channels, then scales and shifts each channel; [B, H, W, C].
+
+    Source: Wu and He, arXiv:1803.08494. Statistics are taken in float32, and not by `tf.nn.moments`, for the reason given above.
+
+    Args:
+        groups: must divide the channels.
+        epsilon: added to the variance.
+    """
+
+    def __init__(self, groups: int, epsilon: float = 1e-5, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.groups, self.epsilon = groups, epsilon
+
+    def build(self, input_shape: tf.TensorShape) -> None:
+        """Makes scale γ and shift β, float32 [C].
+
+        Raises:
+            ValueError: the groups do not divide the channels.
+        """
+        channels = tf.TensorShape(input_shape)[-1]
+        if channels % self.groups:
+            raise ValueError(f"groups = {self.groups} must divide the {channels} channels")
+        common: dict[str, Any] = {"shape": [channels], "dtype": tf.float32, "experimental_autocast": False}
+        self.gamma = self.add_weight(name="gamma", initializer="ones", **common)
+        self.beta = self.add_weight(name="beta", initializer="zeros", **common)
+        super().build(input_shape)
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        """[B, H, W, C] → the same shape and dtype."""
+        shape, channels = tf.shape(x), x.shape[-1]
+        grouped = tf.reshape(tf.cast(x, tf.float32), [shape[0], -1, self.groups, channels // self.groups])
+        centred = grouped - tf.reduce_mean(grouped, [1, 3], keepdims=True)
+        variance = tf.reduce_mean(centred * centred, [1, 3], keepdims=True)
+        normalised = tf.reshape(centred * tf.math.rsqrt(variance + self.epsilon), shape)
+        return tf.ensure_shape(tf.cast(normalised * self.gamma + self.beta, x.dtype), x.shape)
+
+    def compute_output_shape(self, input_shape: tf.TensorShape) -> tf.TensorShape:
+        """The input's."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments."""
+        return {**super().get_config(), "groups": self.groups, "epsilon": self.epsilon}
 
 
 @tf.keras.utils.register_keras_serializable("medsynth_tf")

@@ -16,13 +16,15 @@ class WeightAverage(tf.Module):
             the same stretch of training, not of its last few small batches.
         decay: in (0, 1).
         warmup: for this many steps the average is a copy of the weights; only then is it an average.
+        ramp: τ, with which the decay of step n is decay · (1 - e^(-n/τ)); None: the same decay in all steps.
     """
 
-    def __init__(self, variables: Sequence[tf.Variable], decay: float, warmup: int = 0):
+    def __init__(self, variables: Sequence[tf.Variable], decay: float, warmup: int = 0, ramp: int | None = None):
         super().__init__()
         self.decay = decay
         self.warmup = warmup
-        if warmup:
+        self.ramp = ramp
+        if warmup or ramp:
             self.updates = tf.Variable(
                 0,
                 trainable=False,
@@ -43,8 +45,11 @@ class WeightAverage(tf.Module):
 
     def _update(self, strategy: tf.distribute.Strategy) -> None:
         share = tf.constant(1.0 - self.decay, tf.float32)
+        if self.ramp:
+            share = 1.0 - self.decay * (1.0 - tf.exp(-tf.cast(self.updates + 1, tf.float32) / self.ramp))
         if self.warmup:
             share = tf.where(self.updates < self.warmup, 1.0, share)
+        if self.warmup or self.ramp:
             strategy.extended.update(self.updates, lambda updates: updates.assign_add(1))
 
         def move(average: tf.Variable, variable: tf.Variable, share: tf.Tensor) -> None:

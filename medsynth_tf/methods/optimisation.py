@@ -14,10 +14,14 @@ class Optimisation:
     config: Any
     distribute_strategy: tf.distribute.Strategy
 
-    def make_adam(self, learning_rate: float, beta_1: float, beta_2: float) -> tf.keras.optimizers.Optimizer:
+    def make_adam(
+        self, learning_rate: float, beta_1: float, beta_2: float, epsilon: float = 1e-7
+    ) -> tf.keras.optimizers.Optimizer:
         """Adam that clips the global norm after summing replicas, as the training configuration asks, with loss scaling for
         float16."""
-        optimizer = tf.keras.optimizers.Adam(learning_rate, beta_1, beta_2, global_clipnorm=self.config.training.clip_norm)
+        optimizer = tf.keras.optimizers.Adam(
+            learning_rate, beta_1, beta_2, epsilon, global_clipnorm=self.config.training.clip_norm
+        )
         return self.with_loss_scale(optimizer)
 
     def with_loss_scale(self, optimizer: tf.keras.optimizers.Optimizer) -> tf.keras.optimizers.Optimizer:

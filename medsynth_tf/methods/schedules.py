@@ -1,8 +1,9 @@
-"""Learning-rate schedules by epoch. They depend on the epoch alone, so that a resumed run goes on exactly."""
+"""Learning-rate schedules by epoch or step. They depend on it alone, so that a resumed run goes on exactly."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import tensorflow as tf
 
@@ -78,3 +79,44 @@ class WarmupCosine(tf.keras.callbacks.Callback):
     def on_epoch_begin(self, epoch: int, logs: dict | None = None) -> None:
         """Sets the epoch's learning rate."""
         self.optimizer.learning_rate.assign(self.start * self.factor(epoch))
+
+
+class LinearWarmup(tf.keras.callbacks.Callback):
+    """Rates that go linearly from a start of their own to the schedule's over the first steps, with momentum rising beside them.
+
+    Args:
+        optimizers: of one number of steps, each with the rate that it starts from; the first one's count of steps is read. Their
+            `momentum` is a variable.
+        rate: the schedule's at factor 1.
+        warmup: steps; 0: none.
+        factor: step → share of `rate`.
+        momentum: at the first step, and after warm-up.
+    """
+
+    def __init__(
+        self,
+        optimizers: list[tuple[tf.keras.optimizers.Optimizer, float]],
+        rate: float,
+        warmup: int,
+        factor: Callable[[int], float],
+        momentum: tuple[float, float],
+    ):
+        super().__init__()
+        self.optimizers, self.rate, self.warmup, self.factor, self.momentum = optimizers, rate, warmup, factor, momentum
+
+    def values(self, step: int, start: float) -> tuple[float, float]:
+        """Rate and momentum of a step, for an optimiser that starts from the rate `start`."""
+        share = min(step / self.warmup, 1.0) if self.warmup else 1.0
+        return (
+            start + share * (self.rate * self.factor(step) - start),
+            self.momentum[0] + share * (self.momentum[1] - self.momentum[0]),
+        )
+
+    def on_train_batch_begin(self, batch: int, logs: dict | None = None) -> None:
+        """Sets the step's rates and momenta."""
+        step = int(self.optimizers[0][0].iterations.numpy())
+        for optimizer, start in self.optimizers:
+            rate, momentum = self.values(step, start)
+            inner = getattr(optimizer, "inner_optimizer", optimizer)
+            inner.learning_rate.assign(rate)
+            inner.momentum.assign(momentum)

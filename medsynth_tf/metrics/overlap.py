@@ -23,11 +23,7 @@ def precision_recall_f1(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
     Raises:
         DataError: shapes differ, or the arrays are not bool.
     """
-    predicted, truth = np.asarray(predicted), np.asarray(truth)
-    if predicted.shape != truth.shape or predicted.ndim < 2:
-        raise DataError(f"prediction {list(predicted.shape)} and truth {list(truth.shape)}: expected one shape [N, …]")
-    if predicted.dtype != bool or truth.dtype != bool:
-        raise DataError(f"prediction {predicted.dtype} and truth {truth.dtype}: expected bool")
+    predicted, truth = _checked(predicted, truth)
     axes = tuple(range(1, truth.ndim))
     hits = (predicted & truth).sum(axes).astype(np.float64)
     found, wanted = predicted.sum(axes), truth.sum(axes)
@@ -42,3 +38,24 @@ def dice(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
     Args and errors are those of `precision_recall_f1`.
     """
     return precision_recall_f1(predicted, truth)[:, 2]
+
+
+def sensitivity_specificity(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
+    """TP / (TP + FN) and TN / (TN + FP) of each image, float64 [N, 2]; NaN where there is nothing to find, or nothing else.
+
+    Args and errors are those of `precision_recall_f1`.
+    """
+    predicted, truth = _checked(predicted, truth)
+    axes = tuple(range(1, truth.ndim))
+    found = np.stack([(predicted & truth).sum(axes), (~predicted & ~truth).sum(axes)], -1).astype(np.float64)
+    wanted = np.stack([truth.sum(axes), (~truth).sum(axes)], -1)
+    return np.divide(found, wanted, out=np.full(found.shape, np.nan), where=wanted > 0)
+
+
+def _checked(predicted: np.ndarray, truth: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    predicted, truth = np.asarray(predicted), np.asarray(truth)
+    if predicted.shape != truth.shape or predicted.ndim < 2:
+        raise DataError(f"prediction {list(predicted.shape)} and truth {list(truth.shape)}: expected one shape [N, …]")
+    if predicted.dtype != bool or truth.dtype != bool:
+        raise DataError(f"prediction {predicted.dtype} and truth {truth.dtype}: expected bool")
+    return predicted, truth

@@ -158,6 +158,13 @@ def test_without_shuffling_the_order_is_that_of_the_keys():
     assert ids(source.stream(keys, shuffle=False, epochs=2)) == [key.id for key in keys] * 2
 
 
+def test_records_may_be_chosen_by_their_index():
+    source = Counting(5)
+    chosen = source.stream(source.keys(), choose=lambda index: index * 2 % 5, skip=1).take(4)
+    assert ids(chosen) == ["record-2", "record-4", "record-1", "record-3"]
+    assert [int(record["index"]) for record in chosen] == [1, 2, 3, 4]
+
+
 def test_elements_have_static_rank_and_all_names():
     source = Counting(4)
     stream = source.stream(source.keys())

@@ -8,6 +8,7 @@ import tensorflow as tf
 from medsynth_tf.layers.normalization import (
     BatchNormalization,
     BatchStatisticsNormalization,
+    GroupNormalization,
     InstanceNormalization,
     SpectralConv2D,
 )
@@ -18,6 +19,7 @@ from medsynth_tf.layers.spade import SPADE, SPADEResidualBlock
     ("layer", "two_inputs"),
     [
         (InstanceNormalization(1e-3), False),
+        (GroupNormalization(2, 1e-4), False),
         (BatchStatisticsNormalization(0.8, 1e-4), False),
         (BatchNormalization(0.8, 1e-4, tf.keras.initializers.RandomNormal(1.0, 0.02, seed=3)), False),
         (SpectralConv2D(5, 3, 2, "same", seed=4, power_iterations=2), False),
@@ -91,3 +93,15 @@ def test_instance_norm_before_a_learned_scale_survives_the_graph_optimiser(tmp_p
     """In a process of its own: the optimiser would abort it."""
     done = subprocess.run([sys.executable, "-c", SERVED, tmp_path / "model"], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
+
+
+def test_group_norm_is_keras_own_and_refuses_uneven_groups():
+    x = tf.random.stateless_normal([3, 5, 7, 6], [0, 1], mean=4.0, stddev=3.0)
+    ours, keras = GroupNormalization(3), tf.keras.layers.GroupNormalization(3, epsilon=1e-5)
+    ours(x), keras(x)
+    weights = [np.linspace(0.5, 2, 6), np.linspace(-1, 1, 6)]
+    ours.set_weights(weights)
+    keras.set_weights(weights)
+    np.testing.assert_allclose(ours(x), keras(x), atol=1e-5)
+    with pytest.raises(ValueError, match="must divide the 6 channels"):
+        GroupNormalization(4)(x)

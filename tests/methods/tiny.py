@@ -37,6 +37,24 @@ TINY = {
         },
         "phantom:shapes?count=16&size=32&classes=2",
     ),
+    "multiplanar_unet": (
+        {
+            "planes": {"annotation": 4, "training": 8, "size": 16},
+            "network": {"filters": 2, "levels": 2},
+            "views": {"count": 2, "slices": 4},
+            "training": {"batch_size": 2, "ema_decay": 0.5},
+        },
+        "phantom:capsules?count=10&size=16",
+    ),
+    "fbpaug": (
+        {
+            "pixel_spacing": None,
+            "network": {"filters": 4, "levels": 2, "norm": "batch"},
+            "agreement.pairs": "phantom:thorax_ct?count=4&size=32&kernel=pairs",
+            "training": {"batch_size": 2, "ema_decay": 0.5},
+        },
+        "phantom:thorax_ct?count=10&size=32",
+    ),
     "semantic_retina": (
         {
             "image_size": 32,
@@ -85,5 +103,27 @@ TINY = {
             "training": {"batch_size": 2, "ema_decay": 0.5},
         },
         "phantom:valve_landmarks?count=160&size=32&width=48&domains=2",
+    ),
+    "simcfs": (
+        {
+            "image_size": 32,
+            "most_boxes": 12,
+            "simulator": {
+                "mixed": 8,
+                "intra": 4,
+                "single": 4,
+                "canvas_width": [32, 40],
+                "row_height": [0.3, 0.5],
+                "rows": [1, 2],
+                "gap": [1, 3],
+            },
+            "validation_figures": 4,
+            "network": {"width": 0.06, "anchors": [[8, 8, 12, 6], [16, 16, 24, 12]], "auto_anchors": False},
+            "losses.balance": [4.0, 1.0],
+            "optimiser": {"warmup_epochs": 1.0, "warmup_steps": 0},
+            "detection.most": 20,
+            "training": {"batch_size": 2, "ema_decay": 0.5},
+        },
+        "phantom:figure_panels?count=40&least=12&most=20",
     ),
 }

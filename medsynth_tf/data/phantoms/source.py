@@ -16,11 +16,14 @@ from medsynth_tf.data.source import RecordKey, Source
 # Module and class of each phantom; imported when asked for.
 _PHANTOMS = {
     "brain_slices": ("medsynth_tf.data.phantoms.brain_slices", "BrainSlicesPhantom"),
+    "capsules": ("medsynth_tf.data.phantoms.capsules", "CapsulesPhantom"),
     "exudates": ("medsynth_tf.data.phantoms.exudates", "ExudatePhantom"),
+    "figure_panels": ("medsynth_tf.data.phantoms.figure_panels", "FigurePanelsPhantom"),
     "fundus": ("medsynth_tf.data.phantoms.fundus", "FundusPhantom"),
     "graded_lesions": ("medsynth_tf.data.phantoms.graded_lesions", "GradedLesionsPhantom"),
     "optic_disc": ("medsynth_tf.data.phantoms.optic_disc", "OpticDiscPhantom"),
     "shapes": ("medsynth_tf.data.phantoms.shapes", "ShapesPhantom"),
+    "thorax_ct": ("medsynth_tf.data.phantoms.thorax_ct", "ThoraxPhantom"),
     "valve_landmarks": ("medsynth_tf.data.phantoms.valve_landmarks", "ValveLandmarksPhantom"),
     "vessel_classes": ("medsynth_tf.data.phantoms.vessel_classes", "VesselClassesPhantom"),
 }

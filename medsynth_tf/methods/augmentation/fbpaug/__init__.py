@@ -1,0 +1,1 @@
+"""CT segmentation that does not mind the convolution kernel, by filtered back-projection augmentation (arXiv:2107.08543)."""
