@@ -14,7 +14,7 @@ TINY = {
     ),
     "pm_ddpm": (
         {
-            "image_size": 16,
+            "image_size": 32,
             "network": {"widths": [4, 8], "bottleneck": 8, "attention": ["down_0"]},
             "schedule.steps": 20,
             "sampling": {"sampler": "ddpm", "steps": None, "few_steps": 5, "clip_start": False},
@@ -22,7 +22,7 @@ TINY = {
             "fixed_samples": 2,
             "training": {"batch_size": 2, "ema_decay": 0.5},
         },
-        "phantom:optic_disc?count=10&size=16",
+        "phantom:optic_disc?count=10&size=32",
     ),
     "rhvae": (
         {
@@ -79,7 +79,7 @@ TINY = {
     ),
     "tvps": (
         {
-            "image_size": 24,
+            "image_size": 32,
             "channels": 3,
             "domain": "vessel",
             "generator": {"levels": 2, "filters": 2, "hidden": 4, "components": 3, "latent": 4},
@@ -89,7 +89,7 @@ TINY = {
             "classifier": {"filters": 2},
             "training": {"batch_size": 2, "ema_decay": 0.5},
         },
-        "phantom:vessel_classes?count=10&size=24",
+        "phantom:vessel_classes?count=10&size=32",
     ),
     "heatmap_landmark": (
         {

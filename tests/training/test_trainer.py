@@ -46,9 +46,13 @@ def weights(model):
 
 
 def state(model):
-    """Everything that a resumed run must get back: weights, averages and optimiser slots."""
+    """Everything that a resumed run must get back: weights, averages and optimiser slots.
+
+    Not the running means of losses: those of the epoch that was broken off begin anew.
+    """
     slots = [*model.generator_optimizer.variables, *model.discriminator_optimizer.variables, *model.average.averages]
-    return [v.numpy() for v in [*model.variables, *slots]]
+    means = {v.ref() for metric in model.metrics for v in metric.variables}
+    return [v.numpy() for v in [*model.variables, *slots] if v.ref() not in means]
 
 
 def differences(a, b):
