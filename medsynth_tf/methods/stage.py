@@ -20,9 +20,9 @@ class Stage:
         batches: first step → the batches from that step on, so that a resumed run sees what the killed one would have seen.
         validation: the validation batches of one pass, or None.
         begin: run before the stage starts or resumes, for example to freeze variables.
-        end: run after the last step and before the checkpoint that closes the stage, for example to go back to the best weights.
         callbacks: Keras callbacks that the stage's schedule needs.
         preview: pictures of a validation batch while the stage trains, as `Method.preview`, which it replaces; None: that one.
+        end: run after the last step and before the checkpoint that closes the stage, for example to go back to the best weights.
     """
 
     name: str
@@ -32,9 +32,9 @@ class Stage:
     batches: Callable[[int], tf.data.Dataset]
     validation: Callable[[], tf.data.Dataset] | None = None
     begin: Callable[[], None] | None = None
-    end: Callable[[], None] | None = None
     callbacks: Sequence[tf.keras.callbacks.Callback] = ()
     preview: Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]] | None = None
+    end: Callable[[], None] | None = None
 
     @property
     def steps(self) -> int:
