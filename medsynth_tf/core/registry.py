@@ -132,6 +132,15 @@ _METHODS = (
         modality="fundus",
         reference="Li, Long, Wang, Chen, Liu: Nankai University and Tianjin Eye Hospital, 2025",
     ),
+    MethodInfo(
+        slug="us_style",
+        family="translation",
+        class_name="USStyle",
+        title="Ultrasound Variational Style Transfer to Generate Images Beyond the Observed Domain",
+        task="content in another style",
+        modality="ultrasound",
+        reference="Hung, Galeotti: Carnegie Mellon University, DGM4MICCAI at MICCAI 2021",
+    ),
 )
 METHODS: Mapping[str, MethodInfo] = {info.slug: info for info in _METHODS}
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import tensorflow as tf
+
+_LEAST_DEVIATION = 1e-8
 
 
 def gaussian_kl(mean: tf.Tensor, log_variance: tf.Tensor) -> tf.Tensor:
@@ -15,6 +19,22 @@ def gaussian_kl(mean: tf.Tensor, log_variance: tf.Tensor) -> tf.Tensor:
     """
     mean, log_variance = tf.cast(mean, tf.float32), tf.cast(log_variance, tf.float32)
     return tf.reduce_mean(0.5 * tf.reduce_sum(mean**2 + tf.exp(log_variance) - 1.0 - log_variance, axis=-1))
+
+
+def map_kl(mean: tf.Tensor, deviation: tf.Tensor, form: Literal["exact", "paper"] = "exact") -> tf.Tensor:
+    """KL(N(μ, σ²) ‖ N(0, 1)) per element, averaged over all of a map, float32 scalar.
+
+    'exact' is ½ (μ² + σ² - log σ² - 1). 'paper' is eq. 6 of Hung and Galeotti (DGM4MICCAI 2021), ½ (μ²/σ² + σ² - log σ² - 1), which is
+    no divergence from N(0, 1), but is 0 at the same place, μ = 0 and σ = 1.
+
+    Args:
+        mean: μ, any shape.
+        deviation: σ ≥ 0, the standard deviation, of the same shape.
+        form: which.
+    """
+    mean, deviation = tf.cast(mean, tf.float32), tf.maximum(tf.cast(deviation, tf.float32), _LEAST_DEVIATION)
+    squares = mean**2 if form == "exact" else (mean / deviation) ** 2
+    return 0.5 * tf.reduce_mean(squares + deviation**2 - 2.0 * tf.math.log(deviation) - 1.0)
 
 
 def mixture_kl(

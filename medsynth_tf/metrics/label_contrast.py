@@ -10,7 +10,7 @@ from medsynth_tf.metrics.arrays import as_unit_float, require_images
 
 
 def label_contrast(
-    images: np.ndarray, masks: np.ndarray, label: int, surroundings: int = 0, gap: int = 1, width: int = 3
+    images: np.ndarray, masks: np.ndarray, label: int, surroundings: int = 0, gap: int = 1, width: int = 3, signed: bool = False
 ) -> float | None:
     """Mean over images of the mean absolute difference between a label's mean colour and its surroundings', in [0, 1].
 
@@ -21,6 +21,7 @@ def label_contrast(
         surroundings: label of the pixels that the ring around it may have.
         gap: pixels between label and ring, where edges are blurred.
         width: of the ring in pixels.
+        signed: the label's less its surroundings', below 0 where it is darker; else the absolute difference.
 
     Returns:
         The mean over the images that have the label and a ring; None if none does.
@@ -41,5 +42,6 @@ def label_contrast(
         ring = reach & ~near & (mask == surroundings)
         if ring.any():
             unit = as_unit_float(image)
-            contrasts.append(np.abs(unit[inside].mean(0) - unit[ring].mean(0)).mean())
+            difference = unit[inside].mean(0) - unit[ring].mean(0)
+            contrasts.append((difference if signed else np.abs(difference)).mean())
     return float(np.mean(contrasts)) if contrasts else None

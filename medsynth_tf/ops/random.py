@@ -29,6 +29,15 @@ def normal(seeds: tf.Tensor, shape: tuple[int, ...], name: str) -> tf.Tensor:
     )
 
 
+def normal_maps(seeds: tf.Tensor, height: tf.Tensor | int, width: tf.Tensor | int, channels: int, name: str) -> tf.Tensor:
+    """As `normal`, of maps [B, H, W, C] whose size may be known in the graph only."""
+    return tf.map_fn(
+        lambda seed: tf.random.stateless_normal(tf.stack([height, width, channels]), seed),
+        sample_seeds(seeds, name),
+        fn_output_signature=tf.TensorSpec([None, None, channels], tf.float32),
+    )
+
+
 def uniform(seeds: tf.Tensor, shape: tuple[int, ...], name: str) -> tf.Tensor:
     """Uniform noise in [0, 1), [B, *shape] float32, one independent stream per sample."""
     return tf.map_fn(

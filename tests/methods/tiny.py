@@ -91,6 +91,15 @@ TINY = {
         },
         "phantom:vessel_classes?count=10&size=32",
     ),
+    "us_style": (
+        {
+            "image_size": 16,
+            "network": {"filters": [4, 4, 6]},
+            "perceptual": {"filters": [4, 4, 6]},
+            "training": {"batch_size": 2, "steps_per_epoch": None, "ema_decay": 0.5},
+        },
+        "phantom:ultrasound?count=10&size=16",
+    ),
     "heatmap_landmark": (
         {
             "image_height": 32,

@@ -24,6 +24,7 @@ _PHANTOMS = {
     "optic_disc": ("medsynth_tf.data.phantoms.optic_disc", "OpticDiscPhantom"),
     "shapes": ("medsynth_tf.data.phantoms.shapes", "ShapesPhantom"),
     "thorax_ct": ("medsynth_tf.data.phantoms.thorax_ct", "ThoraxPhantom"),
+    "ultrasound": ("medsynth_tf.data.phantoms.ultrasound", "UltrasoundPhantom"),
     "valve_landmarks": ("medsynth_tf.data.phantoms.valve_landmarks", "ValveLandmarksPhantom"),
     "vessel_classes": ("medsynth_tf.data.phantoms.vessel_classes", "VesselClassesPhantom"),
 }
