@@ -40,6 +40,23 @@ def dice(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
     return precision_recall_f1(predicted, truth)[:, 2]
 
 
+def pooled_overlap(predicted: np.ndarray, truth: np.ndarray) -> dict[str, float]:
+    """Dice, IoU, precision and recall of all pixels of a set of images together; all 1 where nothing is found and nothing is there.
+
+    Args and errors are those of `precision_recall_f1`.
+    """
+    predicted, truth = _checked(predicted, truth)
+    hits, found, wanted = (float(each.sum()) for each in (predicted & truth, predicted, truth))
+    if found == wanted == 0.0:
+        return dict.fromkeys(("dice", "iou", "precision", "recall"), 1.0)
+    return {
+        "dice": 2 * hits / (found + wanted),
+        "iou": hits / (found + wanted - hits),
+        "precision": hits / found if found else 0.0,
+        "recall": hits / wanted if wanted else 0.0,
+    }
+
+
 def sensitivity_specificity(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
     """TP / (TP + FN) and TN / (TN + FP) of each image, float64 [N, 2]; NaN where there is nothing to find, or nothing else.
 

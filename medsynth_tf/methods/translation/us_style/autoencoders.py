@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -19,19 +20,21 @@ Batch = dict[str, tf.Tensor]
 class AutoEncoder(Optimisation, tf.keras.Model):
     """An encoder of the method, and a plain decoder with skip connections. A `StyleEncoder` makes it a variational one.
 
+    The encoder is the method's own, so that what is learnt here is there without copying.
+
     Args:
         config: the method's.
-        encoder: what is pre-trained; it belongs to the method.
+        encoder: gives what is pre-trained; a function, so that Keras counts the encoder among the method's parts once.
         images: which images of a batch it learns, "content" or "style".
     """
 
-    def __init__(self, config: USStyleConfig, encoder: Encoder | StyleEncoder, images: str, **kwargs: Any):
+    def __init__(self, config: USStyleConfig, encoder: Callable[[], Encoder | StyleEncoder], images: str, **kwargs: Any):
         super().__init__(**kwargs)
         self.config, self.encoder, self.images = config, encoder, images
         self.distribute_reduction_method = "first"
         own, seed = config.network, layer_seed(config.seed, f"pre-training {images}")
         self.decoder = Decoder(own.filters, own.adain_site != "bottleneck", own.batch_momentum, seed, name="decoder")
-        variational = isinstance(encoder, StyleEncoder)
+        variational = isinstance(encoder(), StyleEncoder)
         self.means = {name: tf.keras.metrics.Mean(name=name) for name in ("reconstruction", *(["kl"] if variational else []))}
 
     def compile(self, **kwargs: Any) -> None:
@@ -39,7 +42,12 @@ class AutoEncoder(Optimisation, tf.keras.Model):
         rates = self.config.optimiser
         optimizer = self.make_adam(self.config.pretraining.learning_rate, rates.beta_1, rates.beta_2)
         super().compile(optimizer=optimizer, **kwargs)
-        self.optimizer.build(self.trainable_variables)
+        self.optimizer.build(self.learning_variables)
+
+    @property
+    def learning_variables(self) -> list[tf.Variable]:
+        """Of the encoder and of the decoder."""
+        return self.encoder().trainable_variables + self.decoder.trainable_variables
 
     @property
     def metrics(self) -> list[tf.keras.metrics.Metric]:
@@ -52,10 +60,11 @@ class AutoEncoder(Optimisation, tf.keras.Model):
 
     def _forward(self, images: tf.Tensor, seeds: tf.Tensor, training: bool) -> tuple[tf.Tensor, tf.Tensor]:
         """Reconstruction, and the sum of divergences."""
-        if not isinstance(self.encoder, StyleEncoder):
-            return self.decoder(self.encoder(images, training=training), training=training), tf.constant(0.0)
-        styles = self.encoder.distributions(images, training)
-        features = self.encoder.features(self.encoder.sample(styles, seeds), training)
+        encoder = self.encoder()
+        if not isinstance(encoder, StyleEncoder):
+            return self.decoder(encoder(images, training=training), training=training), tf.constant(0.0)
+        styles = encoder.distributions(images, training)
+        features = encoder.features(encoder.sample(styles, seeds), training)
         kl = tf.add_n([map_kl(each.mean, each.deviation, self.config.losses.kl_form) for each in styles])
         return self.decoder(features, training=training), kl
 
@@ -70,7 +79,7 @@ class AutoEncoder(Optimisation, tf.keras.Model):
         with tf.GradientTape() as tape:
             losses = self._measured(batch, training=True)
             objective = self.replica_loss(tf.add_n(list(losses.values())), self.optimizer)
-        self.apply(self.optimizer, tape.gradient(objective, self.trainable_variables), self.trainable_variables)
+        self.apply(self.optimizer, tape.gradient(objective, self.learning_variables), self.learning_variables)
         return self._record(losses)
 
     def test_step(self, batch: Batch) -> dict[str, tf.Tensor]:

@@ -57,8 +57,10 @@ class USStyle(Method):
         self.objective = Objective(config, name="objective")
         self.autoencoders: list[AutoEncoder] = []
         if config.pretraining.epochs:
-            parts = (("content", self.content_encoder), ("style", self.style_encoder))
-            self.autoencoders = [AutoEncoder(config, part, name, name=f"{name}_autoencoder") for name, part in parts]
+            self.autoencoders = [
+                AutoEncoder(config, lambda: self.content_encoder, "content", name="content_autoencoder"),
+                AutoEncoder(config, lambda: self.style_encoder, "style", name="style_autoencoder"),
+            ]
         losses = config.losses
         names = ["loss", "perceptual", "style", *(["kl"] if config.style.variational else [])]
         names += [name for name in ("reconstruction", "total_variation") if getattr(losses, name)]

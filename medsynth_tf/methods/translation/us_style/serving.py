@@ -139,14 +139,15 @@ def example_inputs(config: USStyleConfig) -> dict[str, dict[str, np.ndarray]]:
     side = max(4 * config.divisor, 16)
     axis = np.arange(side) - side // 2
     disc = axis[:, None] ** 2 + axis**2 < (side // 4) ** 2
-    content = {"content": np.where(disc, 30, 150).astype(np.uint8)[None, ..., None]}
+    content: dict[str, np.ndarray] = {"content": np.where(disc, 30, 150).astype(np.uint8)[None, ..., None]}
     stripes = np.tile((100 + 50 * (np.arange(side) % 4 < 2)).astype(np.uint8), (1, side, 1))[..., None]
-    style, seed = {"style": stripes}, {"seed": np.zeros([1], np.int64)}
+    style = {"style": stripes}
+    seed = {"seed": np.zeros([1], np.int64)}
     codes = {
         f"code_{i + 1}": np.zeros([1, side // 2**i, side // 2**i, width], np.float32)
         for i, width in enumerate(config.network.filters)
     }
-    other = {"other_style": stripes.transpose(0, 2, 1, 3), "share": np.full([1], 0.5, np.float32)}
+    other: dict[str, np.ndarray] = {"other_style": stripes.transpose(0, 2, 1, 3), "share": np.full([1], 0.5, np.float32)}
     requests: dict[str, dict[str, np.ndarray]] = {
         "serving_default": {**content, **style, **seed},
         "code": style,
@@ -154,7 +155,7 @@ def example_inputs(config: USStyleConfig) -> dict[str, dict[str, np.ndarray]]:
         "interpolate": {**content, **style, **other},
     }
     if config.style.variational:
-        chosen = {"scales": np.ones([1, config.scales], bool)}
+        chosen: dict[str, np.ndarray] = {"scales": np.ones([1, config.scales], bool)}
         requests |= {
             "prior": {**content, **seed, "coherent": np.ones([1], bool)},
             "shift": {**content, **style, **chosen, "amount": np.full([1], 0.5, np.float32)},
