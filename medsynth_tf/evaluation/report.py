@@ -81,6 +81,14 @@ _MEANINGS |= {
     "agreement.lower": "limits of agreement (Bland and Altman): 95 % of cases differ by more than this",
     "agreement.upper": "and by less than this",
 }
+_MEANINGS |= {
+    "transfer.fidelity": "distance of results to their styles, over that of contents to them: 0 is a perfect transfer, 1 none",
+    "transfer.correlation": "of blurred results with blurred contents: 1 means that all shapes are where they were",
+    "transfer.structure_contrast": "how much the labelled structure stands out, over how much it does in the content",
+    "prior.spread_coherent": "how far styles of the prior differ, drawn once a channel; real images differ by 1",
+    "prior.spread_iid": "the same, drawn for each pixel, which averages out",
+    "prior.ratio": "the first over the second",
+}
 _MEMORISATION = {
     "space": "how distance is measured",
     "synthetic": "synthetic images examined",

@@ -26,6 +26,7 @@ from medsynth_tf.evaluation.landmarks import judge_landmarks
 from medsynth_tf.evaluation.segmentation import judge_segmentation
 from medsynth_tf.evaluation.severity import lesion_codes, severity_by_grade
 from medsynth_tf.evaluation.sheets import Row, write_sheet
+from medsynth_tf.evaluation.style_transfer import judge_style_transfer
 from medsynth_tf.methods.saving import load
 from medsynth_tf.metrics.extractors import default_extractor
 
@@ -172,6 +173,7 @@ def _severity(predict: Predict, config: Any, out: Path) -> tuple[dict[str, Any],
 _BY_TASK: Mapping[str, Callable[..., dict[str, Any]]] = {
     "CT segmentation": judge_ct_segmentation,
     "augmentation for classification": judge_augmentation,
+    "content in another style": judge_style_transfer,
     "images of a class": judge_classes,
     "label map to photograph": _label_to_image,
     "landmarks in frames": judge_landmarks,

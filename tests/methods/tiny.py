@@ -93,13 +93,13 @@ TINY = {
     ),
     "us_style": (
         {
-            "image_size": 16,
+            "image_size": 32,
             "network": {"filters": [4, 6]},
             "perceptual": {"filters": [4, 6]},
             "losses": {"perceptual": [0.0, 1.0], "style": [1.0, 1.0]},
             "training": {"batch_size": 2, "steps_per_epoch": None, "ema_decay": 0.5},
         },
-        "phantom:ultrasound?count=10&size=16",
+        "phantom:ultrasound?count=10&size=32",
     ),
     "heatmap_landmark": (
         {

@@ -33,7 +33,7 @@ def uniform(*shape, seed=0):
 
 
 def tiny(**overrides):
-    return ms.load_config("us_style", overrides={**TINY["us_style"][0], **overrides})
+    return ms.load_config("us_style", overrides={**TINY["us_style"][0], "image_size": 16, **overrides})
 
 
 def create(**overrides):
