@@ -17,6 +17,7 @@ from medsynth_tf.data.source import RecordKey, Source
 _PHANTOMS = {
     "brain_slices": ("medsynth_tf.data.phantoms.brain_slices", "BrainSlicesPhantom"),
     "capsules": ("medsynth_tf.data.phantoms.capsules", "CapsulesPhantom"),
+    "cardiac_views": ("medsynth_tf.data.phantoms.cardiac_views", "CardiacViewsPhantom"),
     "exudates": ("medsynth_tf.data.phantoms.exudates", "ExudatePhantom"),
     "figure_panels": ("medsynth_tf.data.phantoms.figure_panels", "FigurePanelsPhantom"),
     "fundus": ("medsynth_tf.data.phantoms.fundus", "FundusPhantom"),
