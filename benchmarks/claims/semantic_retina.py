@@ -363,7 +363,7 @@ def verdict(translation: list[dict[str, Any]], labels: list[dict[str, Any]], set
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--seeds", type=int, nargs="*", default=[0, 1, 2], help="of translation; none: those that the file holds are kept"
+        "--seeds", type=int, nargs="*", default=[0, 1, 2], help="of translation; other seeds that the file holds are kept"
     )
     parser.add_argument("--steps", type=int, default=500, help="of each translator and U-Net")
     parser.add_argument("--label-seeds", type=int, nargs="*", default=[0, 1])
@@ -374,8 +374,10 @@ def main() -> int:
     folder, translation, labels = arguments.pictures, [], []
     settings = {"steps": arguments.steps, "label_steps": arguments.label_steps}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    if not arguments.seeds and arguments.out.is_file():
-        translation = json.loads(arguments.out.read_text())["translation"]
+    if arguments.out.is_file():
+        earlier = json.loads(arguments.out.read_text())
+        translation = [row for row in earlier["translation"] if row["seed"] not in arguments.seeds]
+        labels = [row for row in earlier["labels"] if row["seed"] not in arguments.label_seeds]
 
     def written() -> dict[str, Any]:
         """The report so far, also in the file: a run that is cut off leaves what it found."""
