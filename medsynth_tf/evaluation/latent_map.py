@@ -35,10 +35,10 @@ class LatentMap:
         values, vectors = np.linalg.eigh(np.asarray(centred @ centred.T, np.float64))
         chosen = np.argsort(values)[::-1][:components]
         lengths = np.sqrt(np.maximum(values[chosen], np.finfo(np.float64).tiny))
-        self.directions = centred.T @ (vectors[:, chosen] / lengths)  # float [d, components], of length 1
+        self.directions = centred.T @ (vectors[:, chosen] / lengths).astype(centred.dtype)  # [d, components], of length 1
 
     def __call__(self, codes: np.ndarray) -> np.ndarray:
-        """float [m, d] → coordinates float64 [m, components]."""
+        """float [m, d] → coordinates [m, components]."""
         return (codes - self.mean) @ self.directions
 
 

@@ -20,7 +20,7 @@ from medsynth_tf.metrics.label_contrast import label_contrast
 from medsynth_tf.metrics.style_descriptor import StyleSpace, shape_correlation
 
 _DRAWS, _CONTENTS, _SHOWN = 12, 4, 8
-_REFERENCES = 32  # codes that the latent map is fitted to
+_REFERENCES = 16  # codes that the latent map is fitted to; of 256×256 images each has 32 MB
 
 
 def transfer_measures(
@@ -118,15 +118,10 @@ def judge_style_transfer(
         one = np.repeat(pairs["content"][:1], _SHOWN, 0)
         rows += [Row(f"SYNTHETIC, prior, {name}", draw(one, name == "coherent")) for name in ("coherent", "iid")]
     pictures = {"Contents in other styles": write_sheet(out / "transfer.png", "Contents in other styles", rows)}
-    labels = pairs.get("style_label", np.zeros(len(made), np.int64))[:_REFERENCES]
-    styles = {"style": pairs["style"][:_REFERENCES]}
-    codes = [
-        flattened_codes({name: value.numpy() for name, value in predict(batch, "code").items()})
-        for batch in _batched(styles, config.training.batch_size)
-    ]
-    if len(labels) > 2:
-        points = LatentMap(np.concatenate(codes))(np.concatenate(codes))
-        path = write_scatter(out / "latent_map.png", "Styles in the latent space", points, labels.tolist())
+    points = _latent_points(predict, pairs["style"], config.training.batch_size)
+    if points is not None:
+        labels = pairs.get("style_label", np.zeros(len(made), np.int64)).tolist()
+        path = write_scatter(out / "latent_map.png", "Styles in the latent space", points, labels)
         pictures["Styles in the latent space, a colour a label: two main directions"] = path
     images = GenerationImages(real=pairs["style"], synthetic=made, train=train)
     return write_generation_report(
@@ -141,6 +136,19 @@ def judge_style_transfer(
         more_metrics=more,
         more_pictures=pictures,
     )
+
+
+def _latent_points(predict: Any, styles: np.ndarray, batch_size: int) -> np.ndarray | None:
+    """Two coordinates of each style's code, by a map of the first codes; none is kept longer. None if there are too few styles."""
+    if len(styles) < 3:
+        return None
+
+    def codes(images: np.ndarray) -> np.ndarray:
+        answers = [predict(batch, "code") for batch in _batched({"style": images}, batch_size)]
+        return np.concatenate([flattened_codes({name: z.numpy() for name, z in answer.items()}) for answer in answers])
+
+    found = LatentMap(codes(styles[:_REFERENCES]))
+    return np.concatenate([found(codes(styles[i : i + batch_size])) for i in range(0, len(styles), batch_size)])
 
 
 def _pairs(dataset: tf.data.Dataset, limit: int) -> dict[str, np.ndarray]:

@@ -13,6 +13,14 @@ def test_a_sample_depends_on_its_seed_and_not_on_its_batch():
     assert not np.allclose(together[0], together[3])
 
 
+def test_maps_of_a_size_known_in_the_graph_depend_on_their_seed_alone():
+    seeds = tf.constant([5, 2**62 + 11], tf.int64)
+    maps = tf.function(lambda images: random.normal_maps(seeds, tf.shape(images)[1], tf.shape(images)[2], 3, "style"))
+    together = maps(tf.zeros([2, 4, 6, 1])).numpy()
+    assert together.shape == (2, 4, 6, 3)
+    np.testing.assert_array_equal(together, random.normal(seeds, (4, 6, 3), "style"))
+
+
 def test_uses_are_independent_and_all_64_bits_count():
     seeds = tf.range(4000, dtype=tf.int64)
     a, b = (tf.function(random.normal)(seeds, (1,), name).numpy()[:, 0] for name in ("style", "posterior"))
