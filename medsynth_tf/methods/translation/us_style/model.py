@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -194,16 +194,21 @@ class USStyle(Method):
         codes = zip(self.style_code(first), self.style_code(second))
         return self.decode(content, [share * a + (1.0 - share) * b for a, b in codes])
 
-    def from_prior(self, content: tf.Tensor, seeds: tf.Tensor, kind: Literal["coherent", "iid"] = "coherent") -> tf.Tensor:
-        """z_i ~ N(0, 1): 'iid' anew for each pixel, which averages out, so that all draws look nearly alike; 'coherent' once for each
-        channel, which spans the latent space. `seeds` int64 [B]. The variational method alone has a prior."""
+    def from_prior(self, content: tf.Tensor, seeds: tf.Tensor, coherent: tf.Tensor | bool = True) -> tf.Tensor:
+        """z_i ~ N(0, 1), of the variational method alone.
+
+        Args:
+            content: images.
+            seeds: int64 [B].
+            coherent: bool, of all or [B]: one number a channel, which spans the latent space; else one a pixel, which averages out, so
+                that all draws look nearly alike.
+        """
+        chosen = tf.broadcast_to(coherent, tf.shape(seeds))[:, tf.newaxis, tf.newaxis, tf.newaxis]
         latents = []
         for scale, (height, width, channels) in enumerate(self._sizes(content)):
-            if kind == "iid":
-                latents.append(random.normal_maps(seeds, height, width, channels, f"prior {scale}"))
-            else:
-                values = random.normal(seeds, (channels,), f"coherent prior {scale}")[:, tf.newaxis, tf.newaxis]
-                latents.append(tf.tile(values, [1, height, width, 1]))
+            iid = random.normal_maps(seeds, height, width, channels, f"prior {scale}")
+            values = random.normal(seeds, (channels,), f"coherent prior {scale}")[:, tf.newaxis, tf.newaxis]
+            latents.append(tf.where(chosen, values, iid))
         return self.decode(content, latents)
 
     def shift(self, content: tf.Tensor, style: tf.Tensor, amount: tf.Tensor, scales: tf.Tensor) -> tf.Tensor:

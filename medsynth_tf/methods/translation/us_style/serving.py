@@ -37,7 +37,7 @@ def signatures(model: Any) -> dict[str, Callable[..., Answer]]:
     checked = _Checks(model)
 
     def transfer(content: tf.Tensor, style: tf.Tensor, seed: tf.Tensor) -> Answer:
-        content, style = checked(content=content, style=style, others={"seed": seed})
+        content, style, seed = checked(content=content, style=style, others={"seed": seed})
         return _image(model.transfer(content, style, seed))
 
     def code(style: tf.Tensor) -> Answer:
@@ -45,28 +45,27 @@ def signatures(model: Any) -> dict[str, Callable[..., Answer]]:
         return {f"code_{i}": each for i, each in enumerate(model.style_code(style), start=1)}
 
     def decode(content: tf.Tensor, *latents: tf.Tensor) -> Answer:
-        (content,) = checked(content=content, others={spec.name: z for spec, z in zip(codes, latents)})
-        return _image(model.decode(content, latents))
+        content, *found = checked(content=content, others={spec.name: z for spec, z in zip(codes, latents)})
+        return _image(model.decode(content, found))
 
     def interpolate(content: tf.Tensor, style: tf.Tensor, other_style: tf.Tensor, share: tf.Tensor) -> Answer:
         same = tf.debugging.assert_equal(tf.shape(style), tf.shape(other_style), "style and other_style differ in size")
         with tf.control_dependencies([same]):
-            content, style, other_style = checked(
+            content, style, other_style, share = checked(
                 content=content, style=style, other_style=other_style, others={"share": share}
             )
         return _image(model.interpolate(content, style, other_style, share))
 
     def prior(content: tf.Tensor, seed: tf.Tensor, coherent: tf.Tensor) -> Answer:
-        (content,) = checked(content=content, others={"seed": seed, "coherent": coherent})
-        both = [model.from_prior(content, seed, kind) for kind in ("coherent", "iid")]
-        return _image(tf.where(coherent[:, tf.newaxis, tf.newaxis, tf.newaxis], *both))
+        content, seed, coherent = checked(content=content, others={"seed": seed, "coherent": coherent})
+        return _image(model.from_prior(content, seed, coherent))
 
     def shift(content: tf.Tensor, style: tf.Tensor, amount: tf.Tensor, scales: tf.Tensor) -> Answer:
-        content, style = checked(content=content, style=style, others={"amount": amount, "scales": scales})
+        content, style, amount, scales = checked(content=content, style=style, others={"amount": amount, "scales": scales})
         return _image(model.shift(content, style, amount, scales))
 
     def constant(content: tf.Tensor, value: tf.Tensor, scales: tf.Tensor) -> Answer:
-        (content,) = checked(content=content, others={"value": value, "scales": scales})
+        content, value, scales = checked(content=content, others={"value": value, "scales": scales})
         return _image(model.constant(content, value, scales))
 
     content, style = images["content"], images["style"]
@@ -97,7 +96,7 @@ def _with_names(function: Callable[..., Answer], inputs: Sequence[tf.TensorSpec]
 
 
 class _Checks:
-    """Turns images into float32 in [0, 1] once they, and the sizes and values of what comes with them, are found right."""
+    """Turns images into float32 in [0, 1] once they, and what comes with them, are found right; nothing runs before."""
 
     def __init__(self, model: Any):
         self.unit, self.divisor = model.unit, model.config.divisor
@@ -108,7 +107,7 @@ class _Checks:
         others: Mapping[str, tf.Tensor] | None = None,
         **styles: tf.Tensor,
     ) -> list[tf.Tensor]:
-        """The content, if there is one, and the styles."""
+        """The content, if there is one, the styles and the others, in this order."""
         images = ({"content": content} if content is not None else {}) | styles
         (first, image), *_ = images.items()
         count = tf.shape(image)[0]
@@ -127,7 +126,9 @@ class _Checks:
             rest = tf.reduce_max(tf.shape(content)[1:3] % self.divisor)
             checks.append(tf.debugging.assert_equal(rest, 0, f"content: sides must be multiples of {self.divisor}"))
         with tf.control_dependencies(checks):
-            return [self.unit(tf.identity(each)) for each in images.values()]
+            return [self.unit(tf.identity(each)) for each in images.values()] + [
+                tf.identity(each) for each in (others or {}).values()
+            ]
 
 
 def _image(made: tf.Tensor) -> Answer:
