@@ -21,6 +21,7 @@ _PHANTOMS = {
     "figure_panels": ("medsynth_tf.data.phantoms.figure_panels", "FigurePanelsPhantom"),
     "fundus": ("medsynth_tf.data.phantoms.fundus", "FundusPhantom"),
     "graded_lesions": ("medsynth_tf.data.phantoms.graded_lesions", "GradedLesionsPhantom"),
+    "lesion": ("medsynth_tf.data.phantoms.lesion", "LesionPhantom"),
     "optic_disc": ("medsynth_tf.data.phantoms.optic_disc", "OpticDiscPhantom"),
     "shapes": ("medsynth_tf.data.phantoms.shapes", "ShapesPhantom"),
     "thorax_ct": ("medsynth_tf.data.phantoms.thorax_ct", "ThoraxPhantom"),
