@@ -1,7 +1,7 @@
 """Claim of gan_eval: simulated generators of known quality are put in the right order, and copies and collapse are found.
 
-No GAN is trained. Real images are phantom lesions; "generators" are fresh phantoms (f0, perfect), 60 % or all of them blurred (f60, f100),
-training images with a little noise (memo), and four phantoms again and again (collapse). The library's own protocol judges them.
+No GAN is trained. Real images are phantom lesions; "generators" are fresh phantoms (f0, perfect), 60 % or all of them blurred
+(f60, f100), training images with a little noise (memo), and four phantoms again and again (collapse).
 Run it with `python benchmarks/claims/gan_eval.py --seeds 0 1 2`; it exits 1 if the claim does not hold.
 """
 
@@ -26,7 +26,7 @@ from medsynth_tf.evaluation.gan_eval.report import write_comparison
 
 CLAIM = (
     "in each seed balanced accuracy of f100 >= 0.95, of f60 in 0.65-0.9, of f0 <= 0.6; Fréchet f100 > 5 f60 > 25 max(f0, 0.1); "
-    "Mahalanobis f100 > f60 > 3 f0; median S_R of copies >= 0.99 and S_S of the collapsed >= 0.97 > R_R + 0.05; copies at chance yet flagged"
+    "Mahalanobis f100 > f60 > 3 f0; S_R of copies >= 0.99, S_S of the collapsed >= 0.97 > R_R + 0.05; copies at chance but flagged"
 )
 SIDE, TRAIN, TEST, QUERIES = 48, 300, 150, 40
 

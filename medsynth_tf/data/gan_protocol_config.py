@@ -27,7 +27,9 @@ class StructureConfig(Settings):
     window: int = setting(11, help="side of MS-SSIM's Gaussian window", minimum=3)
     template_matching: bool = setting(True, help="also search each image in mosaics of others")
     mosaic: int = setting(8, help="images in a row and in a column of a mosaic", minimum=1)
-    queries: int | None = setting(None, help="images of each kind at most whose nearest others are sought; null: all", minimum=1)
+    queries: int | None = setting(
+        None, help="images of each kind at most whose nearest others are sought; null: all", minimum=1
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +38,9 @@ class FlagConfig(Settings):
 
     margin: float = setting(0.05, help="by how much a median similarity may exceed that of real images", minimum=0.0)
     near_one: float = setting(0.01, help="a median similarity to training images above 1 minus this is copying", minimum=0.0)
-    chance: float = setting(0.55, help="balanced accuracy below which an evaluator has learnt nothing", minimum=0.0, maximum=1.0)
+    chance: float = setting(
+        0.55, help="balanced accuracy below which an evaluator has learnt nothing", minimum=0.0, maximum=1.0
+    )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +57,9 @@ class GANProtocolConfig(Settings):
         "auto", help="of real features for the Mahalanobis distance; auto: plain where that can be inverted, else shrinkage"
     )
     floor_draws: int = setting(5, help="divisions of the real images that the distances' floors are means over", minimum=1)
-    classifiers: bool = setting(True, help="cross-check by tree, forest, linear SVM, nearest neighbours and AdaBoost on features")
+    classifiers: bool = setting(
+        True, help="cross-check by tree, forest, linear SVM, nearest neighbours and AdaBoost on features"
+    )
     align: bool = setting(False, help="turn evaluators' features onto the first one's (Procrustes) before they are averaged")
     structure: StructureConfig = setting(StructureConfig)
     flags: FlagConfig = setting(FlagConfig)

@@ -19,6 +19,7 @@ from medsynth_tf.evaluation.augmentation import judge_augmentation
 from medsynth_tf.evaluation.class_generation import judge_classes
 from medsynth_tf.evaluation.ct_segmentation import judge_ct_segmentation
 from medsynth_tf.evaluation.detection import judge_detection
+from medsynth_tf.evaluation.gan_eval.judge import judge_gan
 from medsynth_tf.evaluation.generation import GenerationImages, write_generation_report
 from medsynth_tf.evaluation.graded_translation import judge_graded_translation
 from medsynth_tf.evaluation.joint_generation import judge_pairs
@@ -173,6 +174,7 @@ _BY_TASK: Mapping[str, Callable[..., dict[str, Any]]] = {
     "CT segmentation": judge_ct_segmentation,
     "augmentation for classification": judge_augmentation,
     "images of a class": judge_classes,
+    "images of a class, compared": judge_gan,
     "label map to photograph": _label_to_image,
     "landmarks in frames": judge_landmarks,
     "masks and grade to photograph": judge_graded_translation,

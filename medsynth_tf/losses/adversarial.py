@@ -61,13 +61,11 @@ def feature_matching(real: Sequence[Sequence[tf.Tensor]], fake: Sequence[Sequenc
 
 
 def wasserstein_critic(real: tf.Tensor, fake: tf.Tensor) -> tf.Tensor:
-    """-E[D(x)] + E[D(G(z))] (Arjovsky et al., arXiv:1701.07875), float32 scalar; the generator's part is `hinge_generator`'s -E[D(G(z))]."""
+    """-E[D(x)] + E[D(G(z))] (Arjovsky et al., arXiv:1701.07875), float32 scalar; the generator's part is `hinge_generator`."""
     return tf.reduce_mean(tf.cast(fake, tf.float32)) - tf.reduce_mean(tf.cast(real, tf.float32))
 
 
-def gradient_penalty(
-    critic: Callable[[tf.Tensor], tf.Tensor], real: tf.Tensor, fake: tf.Tensor, share: tf.Tensor
-) -> tf.Tensor:
+def gradient_penalty(critic: Callable[[tf.Tensor], tf.Tensor], real: tf.Tensor, fake: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
     """E[(‖∇ D(x̂)‖₂ - 1)²] at x̂ = u x + (1 - u) G(z) (Gulrajani et al., arXiv:1704.00028, eq. 3), float32 scalar, without its weight λ.
 
     Args:

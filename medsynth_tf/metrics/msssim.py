@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from medsynth_tf.core.errors import DataError
 from medsynth_tf.core.seeds import numpy_generator
 from medsynth_tf.metrics.arrays import as_unit_float, require_images
 
@@ -92,7 +93,9 @@ def pairwise_ms_ssim(
         raise DataError(f"MS-SSIM: scales = {scales}, must be 1 to {len(_POWER_FACTORS)}")
     side, least = min(first.shape[1:3]), window * 2 ** (scales - 1)
     if side < least:
-        raise DataError(f"MS-SSIM of {scales} scales with a window of {window} needs images of {least} pixels, these have {side}")
+        raise DataError(
+            f"MS-SSIM of {scales} scales with a window of {window} needs images of {least} pixels, these have {side}"
+        )
     factors = np.array(_POWER_FACTORS[:scales])
     pyramids = [_filtered_pyramid(as_unit_float(images), scales, window) for images in (first, second)]
     result = np.zeros([len(first), len(second)], np.float32)
@@ -116,7 +119,9 @@ def pairwise_ms_ssim(
     return result
 
 
-def max_ms_ssim(first: np.ndarray, second: np.ndarray, scales: int = 3, window: int = 11, own: np.ndarray | None = None) -> np.ndarray:
+def max_ms_ssim(
+    first: np.ndarray, second: np.ndarray, scales: int = 3, window: int = 11, own: np.ndarray | None = None
+) -> np.ndarray:
     """Of each image its greatest MS-SSIM with the images of the second set, float32 [N].
 
     Args:

@@ -48,7 +48,9 @@ class Lattice:
         self.shape = [fft.next_fast_len(side, real=True) for side in canvas.shape]
         self.transform = fft.rfft2(self.canvas, self.shape)
         integral = np.pad((self.canvas**2).cumsum(0).cumsum(1), ((1, 0), (1, 0)))
-        energy = integral[height:, width:] - integral[:-height, width:] - integral[height:, :-width] + integral[:-height, :-width]
+        energy = (
+            integral[height:, width:] - integral[:-height, width:] - integral[height:, :-width] + integral[:-height, :-width]
+        )
         self.energy = np.maximum(energy, 0.0)
 
     def match(self, template: np.ndarray) -> np.ndarray:

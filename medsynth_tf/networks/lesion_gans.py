@@ -1,7 +1,7 @@
 """Generators and discriminators of DCGAN, LSGAN, WGAN-GP and AC-GAN for images of sixteen times a small start, such as 80 = 5·2⁴.
 
-Source: Tronchin et al., "Evaluating GANs in Medical Imaging", table 3 (kernels, activations, norms), which adapts depth and width of the
-original papers to 80×80 without printing the layers. Widths here are multiples of one number each; those of the defaults are ours for
+Source: Tronchin et al., "Evaluating GANs in Medical Imaging", table 3 (kernels, activations, norms), which adapts depth and width
+of the original papers to 80×80 without printing the layers. Widths here are multiples of one number each; the defaults are ours for
 DCGAN, LSGAN and AC-GAN, and the first author's earlier code's for WGAN-GP. All generators take latent vectors [B, N] to float32
 [B, S, S, C] in [-1, 1]; all discriminators take images to float32 logits or scores [B].
 """
@@ -51,9 +51,7 @@ class Parts:
         """A dense layer."""
         return tf.keras.layers.Dense(units, kernel_initializer=self.start(name), name=name, **kwargs)
 
-    def convolution(
-        self, filters: int, name: str, stride: int = 1, kernel: int | None = None
-    ) -> tf.keras.layers.Conv2D:
+    def convolution(self, filters: int, name: str, stride: int = 1, kernel: int | None = None) -> tf.keras.layers.Conv2D:
         """A convolution with 'same' padding."""
         return tf.keras.layers.Conv2D(
             filters, kernel or self.kernel, stride, "same", kernel_initializer=self.start(name), name=name
@@ -123,7 +121,9 @@ class TransposedGenerator(tf.keras.Model):
             parts.transposed(width, f"transposed_{place}", stride) for place, (width, stride) in enumerate(zip(widths, strides))
         ]
         self.norms = [parts.batch_norm(f"norm_{place + 1}") for place in range(len(self.hidden))]
-        self.image = parts.convolution(channels, "image", kernel=3) if final_convolution else parts.transposed(channels, "image", 2)
+        self.image = (
+            parts.convolution(channels, "image", kernel=3) if final_convolution else parts.transposed(channels, "image", 2)
+        )
 
     def call(self, latent: tf.Tensor, training: bool = False) -> tf.Tensor:
         """[B, N] → float32 [B, S, S, C] in [-1, 1]."""
@@ -190,8 +190,8 @@ class ResidualGenerator(tf.keras.Model):
 
 
 class ResidualCritic(tf.keras.Model):
-    """Residual blocks that halve the size by mean pooling, without norms (WGAN-GP): a norm over the batch would tie the gradient penalty
-    of an image to the others.
+    """Residual blocks that halve the size by mean pooling, without norms (WGAN-GP): a norm over the batch would tie an image's gradient
+    penalty to the others.
 
     Args:
         first_filters: of the convolution before the blocks.

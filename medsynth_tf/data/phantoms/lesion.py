@@ -1,7 +1,7 @@
 """Lung lesions cut out of CT slices: ragged blobs with texture and a darker necrotic core on black, in one class or two.
 
-For claims on the judgement of generators: `fresh` images are what a perfect generator would draw. Image i depends on (seed, i) alone and
-shows the same outline at every size.
+For claims on the judgement of generators: images of another seed are what a perfect one would draw. Image i depends on (seed, i)
+alone and shows the same outline at every size.
 """
 
 from __future__ import annotations

@@ -53,9 +53,7 @@ class Evaluator:
         self.optimizer = tf.keras.optimizers.Adam(config.learning_rate)
         self.optimizer.build(self.network.trainable_variables)
         self._learn = tf.function(self._learn_step, reduce_retracing=True)
-        self._ask = tf.function(
-            self.network.call, input_signature=[tf.TensorSpec([None, *shape], tf.float32)]
-        )
+        self._ask = tf.function(self.network.call, input_signature=[tf.TensorSpec([None, *shape], tf.float32)])
 
     def train(self, real: np.ndarray, synthetic: np.ndarray, seed: int) -> float:
         """From new weights, on real images (target 0) and synthetic ones (1); the last epoch's mean cross-entropy.

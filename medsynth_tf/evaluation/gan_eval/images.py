@@ -46,7 +46,9 @@ class RealImages:
     def __post_init__(self) -> None:
         shared = sorted(set(self.train_patients.tolist()) & set(self.test_patients.tolist()))
         if shared:
-            raise DataError(f"{len(shared)} patient(s) are in training and test images, among them '{shared[0]}': split by patient")
+            raise DataError(
+                f"{len(shared)} patient(s) are in training and test images, among them '{shared[0]}': split by patient"
+            )
         require_images(self.train, "real training images", least=2)
         require_images(self.test, "real test images", least=2)
         if self.train.shape[1:] != self.test.shape[1:]:
@@ -59,7 +61,8 @@ class RealImages:
     @property
     def shape(self) -> tuple[int, int, int]:
         """(H, W, C)."""
-        return self.train.shape[1:]
+        height, width, channels = self.train.shape[1:]
+        return height, width, channels
 
     @property
     def labels(self) -> list[int]:
@@ -175,7 +178,7 @@ def read_pool(name: str, path: str | Path, shape: tuple[int, int, int], seed: in
             with np.load(path, allow_pickle=False) as stored:
                 if "images" not in stored:
                     raise DataError(f"{path}: no array 'images'; there are: {', '.join(stored.files) or 'none'}")
-                images, labels = stored["images"], stored["labels"] if "labels" in stored else None
+                images, labels = stored["images"], stored.get("labels")
         else:
             source = open_source(f"folder:{path}")
             keys = source.keys()

@@ -62,6 +62,7 @@ class Judged:
             found["fid"] = self.fid
         return found
 
+
 @dataclasses.dataclass(frozen=True)
 class Group:
     """All generators on one class, or on all together.
@@ -104,7 +105,9 @@ class Group:
             if judged.flags["collapse"]:
                 found.append(f"{where}: mode collapse: synthetic images are more alike than real ones")
             if judged.flags["evaluator_at_chance"]:
-                found.append(f"{where}: evaluator at chance: recall and specificity alone say nothing, and distances are near 0")
+                found.append(
+                    f"{where}: evaluator at chance: recall and specificity alone say nothing, and distances are near 0"
+                )
         return found
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,8 +29,8 @@ _EXAMPLES = 10
 
 
 def plain_values(groups: Sequence[Group]) -> dict[str, Any]:
-    """All numbers of a comparison, nested: group → `real` (numbers of images), `expected_mahalanobis`, `ranking`, `generators` → `scores`
-    (mean and std over runs), `flags`, `structure`, `visual`, `runs`."""
+    """All numbers of a comparison, nested: group → `real` (numbers of images), `expected_mahalanobis`, `ranking`, `generators` →
+    `scores` (mean and std over runs), `flags`, `structure`, `visual`, `runs`."""
     return {
         group.name: {
             "real": dict(group.real),
@@ -48,8 +49,11 @@ def write_comparison(
     protocol: GANProtocolConfig,
     real_examples: Mapping[int | None, np.ndarray],
 ) -> dict[str, Any]:
-    """Writes `index.html`, `metrics.json` (all numbers), `scores.csv` (a row a class and generator), `runs.csv` (a row an evaluator),
-    `arrays.npz` (similarities and points of the plane), and of each class `<class>_images.png`, `_ellipses.png`, `_similarity.png`.
+    """Writes the comparison into a folder.
+
+    `index.html`; `metrics.json`, the scores; `comparison.json`, all numbers; `scores.csv`, a row a class and generator; `runs.csv`, a
+    row an evaluator; `arrays.npz`, similarities and points of the plane; of each class `<class>_images.png`, `_ellipses.png`,
+    `_similarity.png`.
 
     Args:
         folder: where; made if it does not exist.
@@ -62,25 +66,31 @@ def write_comparison(
         What is in `metrics.json`.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
     metrics = {
         "extractor": f"two-sample CNN, {protocol.evaluator.features} features, trained anew for each generator, class and run",
-        "groups": plain_values(groups),
+        "scores": scores_by_class(groups),
         "warnings": [warning for group in groups for warning in group.warnings()],
     }
-    pictures = write_pictures(folder, groups, real_examples)
-    write_text(folder / "scores.csv", _table(_score_rows(groups)))
-    write_text(folder / "runs.csv", _table(_run_rows(groups)))
-    with replacing_file(folder / "arrays.npz") as temporary, temporary.open("wb") as file:
-        np.savez_compressed(file, **_arrays(groups))
+    pictures = write_details(folder, groups, real_examples)
     write_report(folder, title=title, metrics=metrics, pictures=pictures, config=protocol.to_dict())
     return metrics
 
 
-def write_pictures(
-    folder: Path, groups: Sequence[Group], real_examples: Mapping[int | None, np.ndarray]
-) -> dict[str, Path]:
-    """Of each class images, ellipses and similarities; caption → PNG."""
+def scores_by_class(groups: Sequence[Group]) -> dict[str, dict[str, Any]]:
+    """Group → generator → means and deviations of scores, medians of similarities, flags and mean rank, as in `scores.csv`."""
+    found: dict[str, dict[str, Any]] = {}
+    for row in _score_rows(groups):
+        found.setdefault(row.pop("class"), {})[row.pop("generator")] = row
+    return found
+
+
+def write_details(folder: Path, groups: Sequence[Group], real_examples: Mapping[int | None, np.ndarray]) -> dict[str, Path]:
+    """All that `write_comparison` writes but the page and `metrics.json`; caption → PNG."""
+    write_text(folder / "comparison.json", json.dumps(plain_values(groups), indent=1, allow_nan=False) + "\n")
+    write_text(folder / "scores.csv", _table(_score_rows(groups)))
+    write_text(folder / "runs.csv", _table(_run_rows(groups)))
+    with replacing_file(folder / "arrays.npz") as temporary, temporary.open("wb") as file:
+        np.savez_compressed(file, **_arrays(groups))
     pictures: dict[str, Path] = {}
     for group in groups:
         heading = group.name.replace("_", " ").capitalize()
@@ -88,8 +98,8 @@ def write_pictures(
         rows += [Row(f"SYNTHETIC, {name}", _bytes(each.examples[:_EXAMPLES])) for name, each in group.generators.items()]
         pictures[f"{heading}: real and synthetic images"] = write_sheet(folder / f"{group.name}_images.png", heading, rows)
         projections = {name: each.projection for name, each in group.generators.items()}
-        pictures[f"{heading}: test images in the plane of the real ones, with ellipses of one standard deviation"] = write_ellipses(
-            folder / f"{group.name}_ellipses.png", projections
+        pictures[f"{heading}: test images in the plane of the real ones, with ellipses of one standard deviation"] = (
+            write_ellipses(folder / f"{group.name}_ellipses.png", projections)
         )
         pictures[f"{heading}: greatest similarity of each image with others"] = write_similarities(
             folder / f"{group.name}_similarity.png", group
@@ -107,7 +117,7 @@ def write_ellipses(path: str | Path, projections: Mapping[str, Projection]) -> P
             (projection.real, _REAL, "real"),
             (projection.synthetic, _COLOURS[place % len(_COLOURS)], "synthetic"),
         ):
-            axes.scatter(*points.T, s=4, alpha=0.35, color=colour, linewidths=0, label=label)
+            axes.scatter(points[:, 0], points[:, 1], s=4, alpha=0.35, color=colour, linewidths=0, label=label)
             ellipse = Ellipse.of(points)
             angle = float(np.degrees(np.arctan2(ellipse.axes[0, 1], ellipse.axes[0, 0])))
             width, height = (2 * float(length) for length in ellipse.lengths)
@@ -129,7 +139,8 @@ def write_similarities(path: str | Path, group: Group) -> Path:
             axes = figure.add_subplot(len(measures), len(group.generators), place, sharey=shared)
             shared = shared or axes
             values = [getattr(judged.similarities[measure], kind) for kind in _KINDS]
-            for body, colour in zip(axes.violinplot(values, showmedians=True)["bodies"], ("#0072b2", "#e69f00", "#009e73")):
+            bodies: Any = axes.violinplot(values, showmedians=True)["bodies"]
+            for body, colour in zip(bodies, ("#0072b2", "#e69f00", "#009e73")):
                 body.set_facecolor(colour)
             axes.set_xticks(range(1, len(_KINDS) + 1), list(_KINDS.values()))
             axes.set_title(name, fontsize="small")
@@ -161,6 +172,8 @@ def _score_rows(groups: Sequence[Group]) -> list[dict[str, Any]]:
                 row |= {score: each["mean"], f"{score}_std": each["std"]}
             for measure, found in values["structure"].items():
                 row |= {f"{measure}_{kind}_median": found[kind]["q50"] for kind in _KINDS}
+            if judged.fid is not None:
+                row["fid"] = judged.fid
             rows.append({**row, **judged.flags, "mean_rank": ranking[name]["mean"]})
     return rows
 

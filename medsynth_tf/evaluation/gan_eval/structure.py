@@ -32,9 +32,7 @@ class Similarities:
 
     def quantiles(self) -> dict[str, dict[str, float]]:
         """By kind: "q5" … "q95"."""
-        return {
-            name: {f"q{q}": float(np.percentile(values, q)) for q in QUANTILES} for name, values in vars(self).items()
-        }
+        return {name: {f"q{q}": float(np.percentile(values, q)) for q in QUANTILES} for name, values in vars(self).items()}
 
 
 def measures(settings: StructureConfig) -> dict[str, Measure]:

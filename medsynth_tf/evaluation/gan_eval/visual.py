@@ -93,9 +93,7 @@ class PrincipalPlane:
         return (features - self.mean) @ self.components.T
 
 
-def project(
-    features: Mapping[str, tuple[np.ndarray, np.ndarray]], align: bool = False
-) -> dict[str, Projection]:
+def project(features: Mapping[str, tuple[np.ndarray, np.ndarray]], align: bool = False) -> dict[str, Projection]:
     """All generators in one plane: that of R̄, the mean over evaluators of the features of the same real images.
 
     Args:

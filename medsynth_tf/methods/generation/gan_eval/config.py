@@ -3,75 +3,94 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 from medsynth_tf.core.config import MethodConfig
 from medsynth_tf.core.errors import ConfigError
 from medsynth_tf.core.settings import Settings, setting
 from medsynth_tf.data.gan_protocol_config import GANProtocolConfig
 
-# Table 3; widths, initialisers and the smoothing's value are not in it.
-TABLE: dict[str, dict[str, Any]] = {
-    "dcgan": {
-        "latent_size": 100,
-        "generator_rate": 1e-4,
-        "discriminator_rate": 1e-4,
-        "beta_1": 0.5,
-        "beta_2": 0.99,
-        "generator_kernel": 3,
-        "discriminator_kernel": 5,
-        "generator_activation": "leaky_relu",
-        "batch_norm": "none",
-        "label_smoothing": 0.1,
-        "generator_filters": 32,
-        "discriminator_filters": 64,
-        "initialiser": "glorot_uniform",
-    },
-    "lsgan": {
-        "latent_size": 1024,
-        "generator_rate": 1e-4,
-        "discriminator_rate": 1e-4,
-        "beta_1": 0.5,
-        "beta_2": 0.99,
-        "generator_kernel": 3,
-        "discriminator_kernel": 5,
-        "generator_activation": "relu",
-        "batch_norm": "none",
-        "label_smoothing": 0.0,
-        "generator_filters": 64,
-        "discriminator_filters": 64,
-        "initialiser": "glorot_uniform",
-    },
-    "wgangp": {
-        "latent_size": 128,
-        "generator_rate": 2e-4,
-        "discriminator_rate": 1e-4,
-        "beta_1": 0.0,
-        "beta_2": 0.90,
-        "generator_kernel": 3,
-        "discriminator_kernel": 3,
-        "generator_activation": "leaky_relu",
-        "batch_norm": "generator",
-        "label_smoothing": 0.0,
-        "generator_filters": 64,
-        "discriminator_filters": 64,
-        "initialiser": "he_uniform",
-    },
-    "acgan": {
-        "latent_size": 110,
-        "generator_rate": 2e-4,
-        "discriminator_rate": 2e-4,
-        "beta_1": 0.5,
-        "beta_2": 0.99,
-        "generator_kernel": 5,
-        "discriminator_kernel": 3,
-        "generator_activation": "relu",
-        "batch_norm": "none",
-        "label_smoothing": 0.0,
-        "generator_filters": 48,
-        "discriminator_filters": 16,
-        "initialiser": "glorot_uniform",
-    },
+
+@dataclasses.dataclass(frozen=True)
+class TableRow:
+    """A row of the paper's table 3, which has no widths, initialisers and value of the smoothing; fields as `HyperParameters`'."""
+
+    latent_size: int
+    generator_rate: float
+    discriminator_rate: float
+    beta_1: float
+    beta_2: float
+    generator_kernel: int
+    discriminator_kernel: int
+    generator_activation: str
+    batch_norm: str
+    label_smoothing: float
+    generator_filters: int
+    discriminator_filters: int
+    initialiser: str
+
+
+TABLE = {
+    "dcgan": TableRow(
+        latent_size=100,
+        generator_rate=1e-4,
+        discriminator_rate=1e-4,
+        beta_1=0.5,
+        beta_2=0.99,
+        generator_kernel=3,
+        discriminator_kernel=5,
+        generator_activation="leaky_relu",
+        batch_norm="none",
+        label_smoothing=0.1,
+        generator_filters=32,
+        discriminator_filters=64,
+        initialiser="glorot_uniform",
+    ),
+    "lsgan": TableRow(
+        latent_size=1024,
+        generator_rate=1e-4,
+        discriminator_rate=1e-4,
+        beta_1=0.5,
+        beta_2=0.99,
+        generator_kernel=3,
+        discriminator_kernel=5,
+        generator_activation="relu",
+        batch_norm="none",
+        label_smoothing=0.0,
+        generator_filters=64,
+        discriminator_filters=64,
+        initialiser="glorot_uniform",
+    ),
+    "wgangp": TableRow(
+        latent_size=128,
+        generator_rate=2e-4,
+        discriminator_rate=1e-4,
+        beta_1=0.0,
+        beta_2=0.9,
+        generator_kernel=3,
+        discriminator_kernel=3,
+        generator_activation="leaky_relu",
+        batch_norm="generator",
+        label_smoothing=0.0,
+        generator_filters=64,
+        discriminator_filters=64,
+        initialiser="he_uniform",
+    ),
+    "acgan": TableRow(
+        latent_size=110,
+        generator_rate=2e-4,
+        discriminator_rate=2e-4,
+        beta_1=0.5,
+        beta_2=0.99,
+        generator_kernel=5,
+        discriminator_kernel=3,
+        generator_activation="relu",
+        batch_norm="none",
+        label_smoothing=0.0,
+        generator_filters=48,
+        discriminator_filters=16,
+        initialiser="glorot_uniform",
+    ),
 }
 
 
@@ -98,7 +117,7 @@ class HyperParameters(Settings):
 
 @dataclasses.dataclass(frozen=True)
 class AugmentationConfig(Settings):
-    """Of the GAN's training images, as in the first author's earlier code; flips are `data.flip_horizontal` and `data.flip_vertical`."""
+    """Of the GAN's training images, as in the first author's earlier code; for flips see `data.flip_horizontal` and `_vertical`."""
 
     rotation: float = setting(175.0, help="degrees at most, both ways; 0: none", minimum=0.0, maximum=180.0)
     shift: float = setting(7.0, help="pixels at most, in each direction", minimum=0.0)
@@ -112,7 +131,9 @@ class IntensityConfig(Settings):
         (-1000.0, 400.0), help="values that become 0 and 1 where images are not 8-bit: Hounsfield units"
     )
     roi: bool = setting(False, help="pixels where a record's mask is 0 or 255 become 0")
-    fit: Literal["resize", "pad"] = setting("resize", help="to image_size: scaled, or kept in scale and cropped or padded with 0")
+    fit: Literal["resize", "pad"] = setting(
+        "resize", help="to image_size: scaled, or kept in scale and cropped or padded with 0"
+    )
 
     def check(self) -> None:
         """The window is not empty."""
@@ -126,7 +147,9 @@ class GANEvalConfig(MethodConfig):
 
     slug: ClassVar[str] = "gan_eval"
 
-    gan: Literal["dcgan", "lsgan", "wgangp", "acgan"] = setting("dcgan", help="which; each brings its row of the paper's table 3")
+    gan: Literal["dcgan", "lsgan", "wgangp", "acgan"] = setting(
+        "dcgan", help="which; each brings its row of the paper's table 3"
+    )
     image_size: int = setting(80, help="side in pixels, a multiple of 16", minimum=16)
     channels: Literal[1, 3] = setting(1, help="of the images")
     classes: int = setting(2, help="labels of the records", minimum=1)
@@ -137,7 +160,9 @@ class GANEvalConfig(MethodConfig):
     augmentation: AugmentationConfig = setting(AugmentationConfig)
     intensity: IntensityConfig = setting(IntensityConfig)
     protocol: GANProtocolConfig = setting(GANProtocolConfig)
-    fixed_samples: int = setting(64, help="samples of the picture that is drawn from the same latent vectors throughout", minimum=1)
+    fixed_samples: int = setting(
+        64, help="samples of the picture that is drawn from the same latent vectors throughout", minimum=1
+    )
 
     def check(self) -> None:
         """Sizes, classes and norms fit each other."""
@@ -150,7 +175,9 @@ class GANEvalConfig(MethodConfig):
         if self.gan == "wgangp" and self.hyper.batch_norm == "both":
             raise ConfigError("hyper.batch_norm = both: a norm over the batch has no place in a critic with a gradient penalty")
         if self.gan in ("lsgan", "wgangp") and self.hyper.label_smoothing:
-            raise ConfigError(f"hyper.label_smoothing = {self.hyper.label_smoothing}: {self.gan} has no cross-entropy to smooth")
+            raise ConfigError(
+                f"hyper.label_smoothing = {self.hyper.label_smoothing}: {self.gan} has no cross-entropy to smooth"
+            )
 
     @property
     def conditional(self) -> bool:
@@ -158,10 +185,10 @@ class GANEvalConfig(MethodConfig):
         return self.gan == "acgan"
 
     @property
-    def chosen(self) -> HyperParameters:
-        """`hyper` with the chosen GAN's values where it is null."""
+    def chosen(self) -> TableRow:
+        """The chosen GAN's row, with what `hyper` says in its place."""
         given = {name: value for name, value in self.hyper.to_dict().items() if value is not None}
-        return HyperParameters(**{**TABLE[self.gan], **given})
+        return dataclasses.replace(TABLE[self.gan], **given)
 
     @property
     def labels(self) -> list[int]:

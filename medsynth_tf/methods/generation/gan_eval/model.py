@@ -30,7 +30,7 @@ Batch = dict[str, tf.Tensor]
 class GANEval(Method):
     """Images of a class from seeds.
 
-    Call it on {"label": int64 [B], "seed": int64 [B]} for float32 [B, S, S, C] in [-1, 1]. All but AC-GAN make one class, whatever the label.
+    Call it on {"label": int64 [B], "seed": int64 [B]} for float32 [B, S, S, C] in [-1, 1]. Only AC-GAN looks at the label.
 
     Args:
         config: its settings; S is `image_size`, C is `channels`.
@@ -49,10 +49,7 @@ class GANEval(Method):
         self.discriminator(tf.keras.Input(config.image_shape))
         self.built = True
         if config.training.ema_decay is not None:
-            norms = [norm for norm in self.generator._flatten_layers() if isinstance(norm, tf.keras.layers.Layer)]
-            statistics = {id(v): v for norm in norms for v in norm.non_trainable_variables}
-            followed = [*self.generator.trainable_variables, *statistics.values()]
-            self.average = WeightAverage(followed, config.training.ema_decay)
+            self.average = WeightAverage(self.generator.variables, config.training.ema_decay)
 
     def _loss_names(self) -> list[str]:
         extra = {"wgangp": ["gradient_penalty"], "acgan": ["class_real", "class_fake"]}
@@ -198,8 +195,10 @@ class GANEval(Method):
 
     # -- Keras steps --------------------------------------------------------------------------------------------------------
     def train_step(self, batch: Batch) -> Batch:
-        """`discriminator_steps` updates of the discriminator on the same real images and new synthetic ones of the same classes, then one
-        of the generator on further ones; returns the running means of the losses."""
+        """`discriminator_steps` updates of the discriminator, then one of the generator; returns the running means of the losses.
+
+        Each update has new synthetic images, of the classes of the batch's real ones.
+        """
         real = to_unit_range(batch["image"])
         variables, optimizer = self.discriminator.trainable_variables, self.discriminator_optimizer
         losses: Batch = {}
@@ -263,18 +262,20 @@ def to_unit_range(images: tf.Tensor) -> tf.Tensor:
 def make_generator(config: GANEvalConfig) -> tf.keras.Model:
     """The chosen GAN's generator, of widths that are multiples of `generator_filters`."""
     hyper, seed, name = config.chosen, layer_seed(config.seed, "generator"), "generator"
-    width, size = hyper.generator_filters, (config.image_size, config.channels)
+    width, size, channels = hyper.generator_filters, config.image_size, config.channels
     norm = hyper.batch_norm != "none"
     parts = lesion_gans.Parts(hyper.generator_kernel, hyper.initialiser, hyper.generator_activation, norm, seed)
     if config.gan == "wgangp":
-        return lesion_gans.ResidualGenerator(*size, 8 * width, (8 * width, 4 * width, 2 * width, width), parts, name=name)
+        blocks = (8 * width, 4 * width, 2 * width, width)
+        return lesion_gans.ResidualGenerator(size, channels, 8 * width, blocks, parts, name=name)
     if config.gan == "lsgan":
-        filters = (4 * width, 4 * width, 2 * width, width)
-        return lesion_gans.TransposedGenerator(*size, 4 * width, filters, parts, paired=True, name=name)
+        pairs = (4 * width, 4 * width, 2 * width, width)
+        return lesion_gans.TransposedGenerator(size, channels, 4 * width, pairs, parts, paired=True, name=name)
     if config.gan == "acgan":
-        filters = (4 * width, 2 * width, width)
-        return lesion_gans.TransposedGenerator(*size, 8 * width, filters, parts, final_convolution=False, name=name)
-    return lesion_gans.TransposedGenerator(*size, 16 * width, (8 * width, 4 * width, 2 * width, width), parts, name=name)
+        three = (4 * width, 2 * width, width)
+        return lesion_gans.TransposedGenerator(size, channels, 8 * width, three, parts, final_convolution=False, name=name)
+    four = (8 * width, 4 * width, 2 * width, width)
+    return lesion_gans.TransposedGenerator(size, channels, 16 * width, four, parts, name=name)
 
 
 def make_discriminator(config: GANEvalConfig) -> tf.keras.Model:
