@@ -81,6 +81,21 @@ _MEANINGS |= {
     "agreement.lower": "limits of agreement (Bland and Altman): 95 % of cases differ by more than this",
     "agreement.upper": "and by less than this",
 }
+_MEANINGS |= {
+    "discriminability.recall": "share of synthetic images that a classifier trained for it tells from real ones; 0.5 is best",
+    "discriminability.specificity": "share of real images that it takes for real; read it with the recall",
+    "discriminability.balanced_accuracy": "their mean: 0.5 where nothing tells the two apart, 1 where every image does",
+    "distance.mahalanobis": "distance of synthetic images from the real ones in the classifier's features",
+    "distance.mahalanobis_floor": "the same of real images from real ones: no generator can be expected below it",
+    "distance.frechet": "distance between both sets in these features; 0 is best",
+    "distance.frechet_floor": "the same between two parts of the real images",
+    "structure.synthetic_real": "median of the greatest similarity of synthetic images with training images; near 1 they are copies",
+    "structure.synthetic_synthetic": "the same among synthetic images; well above the real ones' they are all alike",
+    "structure.real_real": "the same among real images",
+    "flags.memorisation": "1: synthetic images are as near to training images as copies would be",
+    "flags.collapse": "1: synthetic images are more alike than real ones",
+    "flags.evaluator_at_chance": "1: the classifier learnt nothing, so that distances are near 0 and say nothing",
+}
 _MEMORISATION = {
     "space": "how distance is measured",
     "synthetic": "synthetic images examined",

@@ -8,7 +8,6 @@ DCGAN, LSGAN and AC-GAN, and the first author's earlier code's for WGAN-GP. All 
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import tensorflow as tf
@@ -222,34 +221,36 @@ class AuxiliaryDiscriminator(tf.keras.Model):
     """Convolutions of stride 2 and 1 in turn with dropout, then two heads: is it real, and which class is it (AC-GAN).
 
     Args:
+        size: side of the images.
         classes: of the second head.
         filters: of each convolution.
         parts: how layers are made; a norm stands after all but the first.
     """
 
-    def __init__(self, classes: int, filters: tuple[int, ...], parts: Parts, **kwargs: Any):
+    def __init__(self, size: int, classes: int, filters: tuple[int, ...], parts: Parts, **kwargs: Any):
         super().__init__(**kwargs)
         self.parts = parts
+        sides = [-(-size // 2 ** (place // 2 + 1)) for place in range(len(filters))]
+        self.activations = [side * side * width for side, width in zip(sides, filters)]
         self.convolutions = [parts.convolution(width, f"conv_{place}", 2 - place % 2) for place, width in enumerate(filters)]
         self.norms = [parts.batch_norm(f"norm_{place}") if place else None for place in range(len(filters))]
         self.source = parts.dense(1, "source", dtype=tf.float32)
         self.classifier = parts.dense(classes, "class", dtype=tf.float32)
 
-    def call(
-        self, images: tf.Tensor, training: bool = False, dropout: Callable[[int, tf.Tensor], tf.Tensor] | None = None
-    ) -> tuple[tf.Tensor, tf.Tensor]:
+    def call(self, images: tf.Tensor, training: bool = False, dropout: tf.Tensor | None = None) -> tuple[tf.Tensor, tf.Tensor]:
         """[B, S, S, C] → logit that it is real [B], logits of classes [B, K], float32.
 
         Args:
             images: what to judge.
             training: of the norms.
-            dropout: (layer, its activations) → uniform numbers of their shape, by which half of them are dropped; None: none are.
+            dropout: uniform numbers, float32 [B, sum of `activations`], by which half of all activations are dropped; None: none.
         """
         x = images
-        for place, (convolution, norm) in enumerate(zip(self.convolutions, self.norms)):
+        numbers = [None] * len(self.activations) if dropout is None else tf.split(dropout, self.activations, -1)
+        for convolution, norm, uniform in zip(self.convolutions, self.norms, numbers):
             x = self.parts.activate(_normed(norm, convolution(x), training))
-            if dropout is not None:
-                kept = tf.cast(dropout(place, x) >= _DROPOUT, x.dtype)
+            if uniform is not None:
+                kept = tf.cast(tf.reshape(uniform, [-1, *x.shape[1:]]) >= _DROPOUT, x.dtype)
                 x = x * kept / (1.0 - _DROPOUT)
         x = _flat(x)
         return self.source(x)[:, 0], self.classifier(x)

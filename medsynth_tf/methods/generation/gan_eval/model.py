@@ -151,10 +151,7 @@ class GANEval(Method):
             return self.discriminator(images, training=training), None
         if not training:
             return self.discriminator(images)
-
-        def dropout(layer: int, activations: tf.Tensor) -> tf.Tensor:
-            return random.uniform(seeds, tuple(activations.shape[1:]), f"{name}, dropout {layer}")
-
+        dropout = random.uniform(seeds, (sum(self.discriminator.activations),), f"dropout, {name}")
         return self.discriminator(images, training=True, dropout=dropout)
 
     def discriminator_losses(self, real: tf.Tensor, fake: tf.Tensor, batch: Batch, name: str, training: bool) -> Batch:
@@ -287,5 +284,5 @@ def make_discriminator(config: GANEvalConfig) -> tf.keras.Model:
         return lesion_gans.ResidualCritic(width, (2 * width, 4 * width, 8 * width, 8 * width), parts, name=name)
     if config.gan == "acgan":
         filters = tuple(width * 2**place for place in range(5))
-        return lesion_gans.AuxiliaryDiscriminator(config.classes, filters, parts, name=name)
+        return lesion_gans.AuxiliaryDiscriminator(config.image_size, config.classes, filters, parts, name=name)
     return lesion_gans.StridedDiscriminator(tuple(width * 2**place for place in range(4)), parts, name=name)
