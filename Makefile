@@ -5,6 +5,7 @@
 DATA ?=
 OUT ?= runs/demo
 PYTHON := .venv/bin/python
+TEST_WORKERS ?= 2
 # TFX's Trainer and Beam's workers start `python` by name
 export PATH := $(CURDIR)/.venv/bin:$(PATH)
 export TF_CPP_MIN_LOG_LEVEL ?= 3
@@ -19,7 +20,7 @@ demo: setup ## pipeline, server, 16 synthetic photographs, report; DATA=folder:P
 	.venv/bin/medsynth demo --out $(OUT) $(if $(DATA),--data $(DATA))
 
 test: setup lint ## lint, types and all tests but the slow ones
-	$(PYTHON) -m pytest -m "not slow"
+	$(PYTHON) -m pytest -m "not slow" -n $(TEST_WORKERS) --dist worksteal
 
 test-slow: setup ## the slow tests
 	$(PYTHON) -m pytest -m slow

@@ -43,7 +43,18 @@ SERVING = [
     "grpcio-reflection",
     "apache-beam<2.62",
 ]
-DEV = ["pytest", "pytest-timeout", "hypothesis", "ruff", "mypy", "types-PyYAML", "types-tqdm", "nbclient", "ipykernel"]
+DEV = [
+    "pytest",
+    "pytest-timeout",
+    "pytest-xdist",
+    "hypothesis",
+    "ruff",
+    "mypy",
+    "types-PyYAML",
+    "types-tqdm",
+    "nbclient",
+    "ipykernel",
+]
 
 setup(
     name="medsynth_tf",

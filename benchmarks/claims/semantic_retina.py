@@ -48,7 +48,10 @@ SIZE, CHANNELS, EXUDATE, FEW, TEST, JUDGED = 48, 4, 2, 6, 100, 240
 LATENT, WIDTHS, ENTRY, BATCH = 32, (64, 32, 16, 16), 6, 8
 AVERAGE_DECAY = 0.98
 RECOVER_MARGIN, F1_MARGIN, ADDED = 0.35, 0.10, ("plus_n", "plus_3n")
-GRADES, LABEL_SIZE, GRADER_LEAST = 3, 64, 0.8
+GRADES, LABEL_SIZE, GRADER_LEAST, GRADER_MOST_WITHOUT = 3, 64, 0.8, 0.5
+# Stage 1 learns maps with all lesion codes of the fundus (as its networks expect): here exudates are code 4 of nine planes.
+LESIONS = ["retina", "optic_disc", "microaneurysm", "haemorrhage", "hard_exudate", "soft_exudate", "neovascularisation", "irma"]
+HARD_EXUDATE, OTHER = 4, 3
 
 
 class Translator(tf.keras.Model):
@@ -275,12 +278,15 @@ def label_experiment(seed: int, steps: int, picture: Path | None) -> dict[str, A
             {
                 "seed": seed,
                 "image_size": LABEL_SIZE,
-                "labels": ["retina", "optic_disc", "hard_exudate"],
+                "labels": LESIONS,
                 "label_generator": {
                     "enabled": True,
                     "size": LABEL_SIZE,
+                    "doublings": 4,  # the discriminator's last map is 4×4
                     "grades": GRADES,
-                    "generator_filters": 256,
+                    "generator_filters": 128,
+                    "generator_learning_rate": 2e-4,
+                    "discriminator_learning_rate": 2e-4,
                     "generator_class_loss": weight,
                     "batch_size": 32,
                 },
@@ -288,15 +294,21 @@ def label_experiment(seed: int, steps: int, picture: Path | None) -> dict[str, A
         )
         model = LabelGAN(config)
         model.compile()
-        real_batch = batches(derive_seed(seed, "maps"), real["mask"], real["label"], count=32)
-        data = tf.data.Dataset.range(steps).map(
-            lambda step, real_batch=real_batch: dict(
-                zip(("label_map", "grade"), real_batch(tf.cast(step, tf.int32))), seed=32 * step + tf.range(32, dtype=tf.int64)
+        lesions = np.where(real["mask"] == EXUDATE, np.uint8(HARD_EXUDATE), real["mask"])
+        real_batch = batches(derive_seed(seed, "maps"), lesions, real["label"], count=32)
+        data = (
+            tf.data.Dataset.range(steps)
+            .map(
+                lambda step, real_batch=real_batch: dict(
+                    zip(("label_map", "grade"), real_batch(tf.cast(step, tf.int32))),
+                    seed=32 * step + tf.range(32, dtype=tf.int64),
+                )
             )
+            .prefetch(4)
         )
         model.fit(data, epochs=1, steps_per_epoch=steps, verbose=0)
         seeds = tf.range(len(asked), dtype=tf.int64) + 10**9
-        maps = harden(model({"grade": asked, "seed": seeds}), LABEL_SIZE).numpy()
+        maps = _with_codes_of_the_phantom(harden(model({"grade": asked, "seed": seeds}), LABEL_SIZE).numpy())
         graded = grade_of(maps)
         area = [float((maps[asked == grade] == EXUDATE).mean((1, 2)).mean() * LABEL_SIZE**2) for grade in range(GRADES)]
         found[name] = {"accuracy": float((graded == asked).mean()), "exudate_pixels_by_grade": area}
@@ -309,8 +321,17 @@ def label_experiment(seed: int, steps: int, picture: Path | None) -> dict[str, A
         grid = np.concatenate([np.concatenate(list(np.where(row == 255, 0, 60 + 90 * row.astype(int))), 1) for row in sheet], 0)
         with replacing_file(picture) as temporary:
             Image.fromarray(grid.astype(np.uint8)).save(temporary)
-    found["margin"] = found["with_class_term"]["accuracy"] - GRADER_LEAST
+    found["margin"] = min(
+        found["with_class_term"]["accuracy"] - GRADER_LEAST, GRADER_MOST_WITHOUT - found["without_class_term"]["accuracy"]
+    )
     return found
+
+
+def _with_codes_of_the_phantom(maps: np.ndarray) -> np.ndarray:
+    """Exudates as code 2; lesions that real maps never hold as code 3, which the grader has not seen."""
+    codes = np.full(256, OTHER, np.uint8)
+    codes[[0, 1, HARD_EXUDATE, 255]] = 0, 1, EXUDATE, 255
+    return codes[maps]
 
 
 def verdict(translation: list[dict[str, Any]], labels: list[dict[str, Any]], settings: dict[str, Any]) -> dict[str, Any]:
@@ -322,7 +343,10 @@ def verdict(translation: list[dict[str, Any]], labels: list[dict[str, Any]], set
         asked += [f"recover(SPADE) >= recover(plain) + {RECOVER_MARGIN}"]
         asked += [f"F1(real + n SPADE) >= F1(real + n plain) + {F1_MARGIN}"]
     if labels:
-        asked += [f"a grader recognises the grades of sampled label maps with accuracy >= {GRADER_LEAST}"]
+        asked += [
+            f"a grader recognises the grades of sampled label maps with accuracy >= {GRADER_LEAST}, and without the generator's "
+            f"class term with <= {GRADER_MOST_WITHOUT}"
+        ]
     return {
         "claim": "in each seed "
         + ", and ".join(asked)
@@ -338,16 +362,22 @@ def verdict(translation: list[dict[str, Any]], labels: list[dict[str, Any]], set
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
+    parser.add_argument(
+        "--seeds", type=int, nargs="*", default=[0, 1, 2], help="of translation; other seeds that the file holds are kept"
+    )
     parser.add_argument("--steps", type=int, default=500, help="of each translator and U-Net")
     parser.add_argument("--label-seeds", type=int, nargs="*", default=[0, 1])
-    parser.add_argument("--label-steps", type=int, default=1000, help="of each label generator")
+    parser.add_argument("--label-steps", type=int, default=2000, help="of each label generator")
     parser.add_argument("--pictures", type=Path, help="folder for the first seed's pictures")
     parser.add_argument("--out", type=Path, default=RESULTS)
     arguments = parser.parse_args()
     folder, translation, labels = arguments.pictures, [], []
     settings = {"steps": arguments.steps, "label_steps": arguments.label_steps}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
+    if arguments.out.is_file():
+        earlier = json.loads(arguments.out.read_text())
+        translation = [row for row in earlier["translation"] if row["seed"] not in arguments.seeds]
+        labels = [row for row in earlier["labels"] if row["seed"] not in arguments.label_seeds]
 
     def written() -> dict[str, Any]:
         """The report so far, also in the file: a run that is cut off leaves what it found."""

@@ -43,6 +43,15 @@ class MethodInfo:
 
 _METHODS = (
     MethodInfo(
+        slug="deepmcat",
+        family="curation",
+        class_name="DeepMCAT",
+        title="DeepMCAT: Large-Scale Deep Clustering for Medical Image Categorization",
+        task="categories of images",
+        modality="MR",
+        reference="Kart, Bai, Glocker, Rueckert: DALI at MICCAI 2021, arXiv:2110.00109",
+    ),
+    MethodInfo(
         slug="dr_gan",
         family="translation",
         class_name="DRGAN",

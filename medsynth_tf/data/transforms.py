@@ -36,13 +36,14 @@ def _resized(image: tf.Tensor, size: tuple[int, ...]) -> tf.Tensor:
             f"size {size} for an image of rank {image.shape.rank}: expected one number for each axis but the last"
         )
     if len(size) == 2:
-        return tf.squeeze(_resized_planes(image[tf.newaxis], size), 0)
-    planes = _resized_planes(image, size[1:])  # [D, h, w, C]
-    columns = _resized_planes(tf.transpose(planes, [1, 0, 2, 3]), (size[0], size[2]))  # [h, d, w, C]
+        return tf.squeeze(resize_images(image[tf.newaxis], size), 0)
+    planes = resize_images(image, size[1:])  # [D, h, w, C]
+    columns = resize_images(tf.transpose(planes, [1, 0, 2, 3]), (size[0], size[2]))  # [h, d, w, C]
     return tf.transpose(columns, [1, 0, 2, 3])
 
 
-def _resized_planes(images: tf.Tensor, size: tuple[int, ...]) -> tf.Tensor:
+def resize_images(images: tf.Tensor, size: tuple[int, ...]) -> tf.Tensor:
+    """Images [B, H, W, C] as `resize_image` does one, as float32 and not rounded."""
     images = tf.cast(images, tf.float32)
     shrinks = tf.reduce_all(tf.constant(size) <= tf.shape(images)[1:3])
     resized = tf.cond(

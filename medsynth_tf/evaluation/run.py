@@ -16,6 +16,7 @@ from medsynth_tf.core.registry import load_any_config, method_info
 from medsynth_tf.data.source import Source
 from medsynth_tf.evaluation.agreement import VesselLabels
 from medsynth_tf.evaluation.augmentation import judge_augmentation
+from medsynth_tf.evaluation.categories import judge_categories
 from medsynth_tf.evaluation.class_generation import judge_classes
 from medsynth_tf.evaluation.ct_segmentation import judge_ct_segmentation
 from medsynth_tf.evaluation.detection import judge_detection
@@ -173,6 +174,7 @@ def _severity(predict: Predict, config: Any, out: Path) -> tuple[dict[str, Any],
 _BY_TASK: Mapping[str, Callable[..., dict[str, Any]]] = {
     "CT segmentation": judge_ct_segmentation,
     "augmentation for classification": judge_augmentation,
+    "categories of images": judge_categories,
     "images of a class": judge_classes,
     "images of a class, compared": judge_gan,
     "label map to photograph": _label_to_image,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import tensorflow as tf
 
@@ -23,6 +24,7 @@ class Stage:
         callbacks: Keras callbacks that the stage's schedule needs.
         preview: pictures of a validation batch while the stage trains, as `Method.preview`, which it replaces; None: that one.
         end: run after the last step and before the checkpoint that closes the stage, for example to go back to the best weights.
+        report: run after `end`, with the run's folder: writes there what the stage found.
     """
 
     name: str
@@ -35,6 +37,7 @@ class Stage:
     callbacks: Sequence[tf.keras.callbacks.Callback] = ()
     preview: Callable[[dict[str, tf.Tensor]], dict[str, tf.Tensor]] | None = None
     end: Callable[[], None] | None = None
+    report: Callable[[Path], None] | None = None
 
     @property
     def steps(self) -> int:

@@ -76,9 +76,11 @@ def train(
         finished = _run_stage(stages[number], number, model, checkpoint, folder, progress and chief, chief, list(callbacks))
         if not finished:
             return Run(model, folder, finished=False)
-        end = stages[number].end
+        end, report = stages[number].end, stages[number].report
         if end is not None:
             end()
+        if report is not None and chief:
+            report(folder)
         checkpoint.save(number + 1, 0)
     _save(model, folder / "model", chief)
     return Run(model, folder, finished=True)

@@ -19,6 +19,8 @@ def trained(request):
     split = config.replace({"data": {"split_fractions": [0.6, 0.2, 0.2]}})
     train, validation = ms.load_data(request.param, split, source)
     model.compile()
+    if hasattr(model, "cluster"):  # this one learns the clusters that it finds
+        model.cluster(ms.open_source(source))
     model.fit(train, validation_data=validation, epochs=1, steps_per_epoch=2, verbose=0)
     return model
 

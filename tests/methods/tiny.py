@@ -1,6 +1,16 @@
 """Per method: settings that make it tiny, and a source it can learn from."""
 
 TINY = {
+    "deepmcat": (
+        {
+            "input": {"loaded_size": 32, "size": 24},
+            "network": {"stages": [[2], [4], [4, 4]], "hidden": [8]},
+            "clustering": {"clusters": 3, "iterations": 5},
+            "training": {"batch_size": 2},
+            "data.split_fractions": [0.6, 0.2, 0.2],
+        },
+        "phantom:cardiac_views?count=20&size=32",
+    ),
     "pm_dcgan": (
         {
             "image_size": 32,

@@ -17,10 +17,13 @@ from medsynth_tf.data.source import RecordKey, Source
 _PHANTOMS = {
     "brain_slices": ("medsynth_tf.data.phantoms.brain_slices", "BrainSlicesPhantom"),
     "capsules": ("medsynth_tf.data.phantoms.capsules", "CapsulesPhantom"),
+    "cardiac_views": ("medsynth_tf.data.phantoms.cardiac_views", "CardiacViewsPhantom"),
+    "cells": ("medsynth_tf.data.phantoms.cells", "CellsPhantom"),
     "exudates": ("medsynth_tf.data.phantoms.exudates", "ExudatePhantom"),
     "figure_panels": ("medsynth_tf.data.phantoms.figure_panels", "FigurePanelsPhantom"),
     "fundus": ("medsynth_tf.data.phantoms.fundus", "FundusPhantom"),
     "graded_lesions": ("medsynth_tf.data.phantoms.graded_lesions", "GradedLesionsPhantom"),
+    "heads": ("medsynth_tf.data.phantoms.heads", "HeadsPhantom"),
     "lesion": ("medsynth_tf.data.phantoms.lesion", "LesionPhantom"),
     "optic_disc": ("medsynth_tf.data.phantoms.optic_disc", "OpticDiscPhantom"),
     "shapes": ("medsynth_tf.data.phantoms.shapes", "ShapesPhantom"),

@@ -1,0 +1,1 @@
+"""Methods that sort and choose images."""
