@@ -49,20 +49,20 @@ TINY = {
     ),
     "gan_eval": (
         {
-            "gan": "acgan",
+            "gan": "dcgan",
             "image_size": 32,
-            "classes": 2,
+            "class_index": 1,
             "hyper": {"generator_filters": 2, "discriminator_filters": 2, "latent_size": 4},
             "protocol": {
                 "runs": 1,
-                "by_class": False,
+                "classifiers": False,
                 "evaluator": {"width": 2, "features": 4, "epochs": 1},
                 "structure": {"scales": 1, "mosaic": 2, "queries": 4},
             },
             "fixed_samples": 2,
             "training": {"batch_size": 2, "ema_decay": 0.5},
         },
-        "phantom:lesion?count=20&size=32&classes=2",
+        "phantom:lesion?count=40&size=32&classes=2",
     ),
     "multiplanar_unet": (
         {

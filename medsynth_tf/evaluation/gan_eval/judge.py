@@ -25,19 +25,25 @@ from medsynth_tf.metrics.extractors import InceptionExtractor, default_extractor
 _SEEDED = {"seed", "label"}  # inputs that the protocol can give
 
 
-def real_images(source: Source, config: GANEvalConfig, split: str = "test") -> RealImages:
-    """RTr, the training split, and RTs, a held-out one, of all classes, prepared as gan_eval's GANs see them but not augmented.
+def real_images(source: Source, config: GANEvalConfig, split: str = "test", labels: list[int] | None = None) -> RealImages:
+    """RTr, the training split, and RTs, a held-out one, prepared as gan_eval's GANs see them but not augmented.
+
+    Args:
+        source: where records come from.
+        config: size, intensity, classes and splits.
+        split: the held-out one.
+        labels: classes; None: all.
 
     Raises:
         DataError: a split is empty, or one patient is in both.
     """
     parts: dict[str, Any] = {}
     for part, name in (("train", "train"), ("test", split)):
-        everything = list(range(config.classes))
-        keys = keys_of(source, config, name, everything)
-        found = batches(source, config, name, config.seed, 0, 1, training=False, labels=everything)
-        images, labels = zip(*((batch["image"].numpy(), batch["label"].numpy()) for batch in found))
-        parts |= {part: np.concatenate(images), f"{part}_labels": np.concatenate(labels)}
+        wanted = list(range(config.classes)) if labels is None else labels
+        keys = keys_of(source, config, name, wanted)
+        found = batches(source, config, name, config.seed, 0, 1, training=False, labels=wanted)
+        images, classes = zip(*((batch["image"].numpy(), batch["label"].numpy()) for batch in found))
+        parts |= {part: np.concatenate(images), f"{part}_labels": np.concatenate(classes)}
         parts[f"{part}_patients"] = np.array([key.patient_id for key in keys])
     return RealImages(**parts)
 
@@ -58,7 +64,7 @@ def judge_gan(
         floors and `<name>_over_floor` (None where the floor is 0); `structure.*`, medians of MS-SSIM; `flags.*`, 1 where any class
         has it.
     """
-    real = real_images(source, config, split)
+    real = real_images(source, config, split, config.labels)
 
     def sample(seeds: np.ndarray, label: int | None) -> np.ndarray:
         labels = np.resize(config.labels, len(seeds)) if label is None else np.full(len(seeds), label)
@@ -66,11 +72,7 @@ def judge_gan(
 
     generator = SeededGenerator(config.gan, sample, config.seed, config.labels)
     groups = compare_generators([generator], real, config.protocol, config.seed)
-    labels = [label for label in real.labels if label in config.labels]
-    train, test = (
-        np.concatenate([real.of(label)[part] for label in labels]) if config.protocol.by_class else real.of(None)[part]
-        for part in range(2)
-    )
+    labels = real.labels
     count = config.evaluation.samples
     asked = np.resize(labels, count)
     synthetic = np.concatenate(
@@ -86,7 +88,7 @@ def judge_gan(
     return write_generation_report(
         out,
         f"{config.slug}, {config.gan}: {split} split of {source.describe()['kind']}",
-        GenerationImages(real=test, synthetic=synthetic, train=train),
+        GenerationImages(real=real.test, synthetic=synthetic, train=real.train),
         extractor=default_extractor(config.evaluation.extractor_weights),
         gates=config.evaluation.gates,
         baseline=baseline,

@@ -142,6 +142,11 @@ def compare_generators(
     labels: list[int | None] = list(real.labels) if protocol.by_class else [None]
     if not labels:
         raise DataError("no class has real images both to train and to test with")
+    if not protocol.by_class:
+        for generator in generators:
+            known = generator.labels()
+            if known is not None and set(known) != set(real.labels):
+                raise DataError(f"{generator.name} makes class {known}, real images are of {real.labels}: compare by class")
     evaluator = Evaluator(protocol.evaluator, real.shape, protocol.activated)
     groups = []
     for label in labels:

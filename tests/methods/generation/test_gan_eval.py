@@ -187,6 +187,8 @@ def test_m4_an_evaluator_for_each_generator_class_and_run(monkeypatch):
     pooled = compare_generators(generators[:1], real, PROTOCOL.replace({"by_class": False, "runs": 1}))
     assert [group.name for group in pooled] == ["pooled"]
     assert [count for count, _ in trained] == [28]
+    with pytest.raises(DataError, match=r"b makes class \[1\], real images are of \[0, 1\]: compare by class"):
+        compare_generators(generators, real, PROTOCOL.replace({"by_class": False}))
 
 
 @pytest.mark.parametrize("redraw", [True, False])
