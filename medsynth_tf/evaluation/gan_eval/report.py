@@ -123,6 +123,8 @@ def write_ellipses(path: str | Path, projections: Mapping[str, Projection]) -> P
             width, height = (2 * float(length) for length in ellipse.lengths)
             axes.add_patch(Outline(tuple(ellipse.centre), width, height, angle=angle, fill=False, color=colour, linewidth=2))
         axes.legend(fontsize="x-small")
+        axes.ticklabel_format(useOffset=False)
+        axes.tick_params(labelsize="x-small")
         axes.set_xlabel("first component")
     figure.axes[0].set_ylabel("second component")
     return _saved(figure, path)
