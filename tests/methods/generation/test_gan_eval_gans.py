@@ -407,6 +407,10 @@ def test_the_command_compares_models_and_files(tmp_path, capsys):
     assert "set image_size=32 and channels=1" in capsys.readouterr().err
     assert main([*arguments, *settings]) == 2
     assert "--model NAME=PATH" in capsys.readouterr().err
+    assert main(["evaluate", f"--data={source}", "--out=x"]) == 2
+    assert "give one model's folder" in capsys.readouterr().err
+    assert main([*arguments, models[0], models[0], *settings]) == 2
+    assert "named twice" in capsys.readouterr().err
 
 
 def test_discriminators_are_leaky():
