@@ -105,6 +105,10 @@ def train(arguments: argparse.Namespace) -> int:
 
 def evaluate(arguments: argparse.Namespace) -> int:
     """`medsynth evaluate`."""
+    if arguments.protocol is not None:
+        return _compare(arguments)
+    if arguments.model is None or arguments.models or arguments.overrides:
+        raise ConfigError("evaluate: give one model's folder; --model and --set belong to --protocol")
     from medsynth_tf.data.open import open_source
     from medsynth_tf.evaluation.gates import check_gates, flattened
     from medsynth_tf.evaluation.run import evaluate_export, evaluate_model
@@ -119,6 +123,44 @@ def evaluate(arguments: argparse.Namespace) -> int:
         print(verdict)
     print(f"report: {out / 'index.html'}")
     return 0 if all(verdict.passed for verdict in verdicts) else REFUSED
+
+
+def _compare(arguments: argparse.Namespace) -> int:
+    """`medsynth evaluate --protocol`."""
+    if arguments.model is not None or not arguments.models:
+        raise ConfigError("evaluate --protocol: name each generator by --model NAME=PATH")
+    if arguments.split == "all":
+        raise ConfigError("evaluate --protocol: generators learnt from the training split; judge on val or test")
+    models = _named_folders(arguments.models)
+    config: Any = registry.load_config(arguments.protocol, arguments.profile, parse_overrides(arguments.overrides))
+    from medsynth_tf.data.open import open_source
+    from medsynth_tf.evaluation.gan_eval.judge import compare_models
+
+    source, out = open_source(arguments.data), Path(arguments.out)
+    metrics = compare_models(models, source, config, out, arguments.split, progress=print)
+    widths = {"recall": 12, "specificity": 12, "mahalanobis": 16, "frechet": 18}
+    print(f"{'class':10s} {'generator':16s}", *(f"{score:>{width}s}" for score, width in widths.items()), f"{'mean rank':>10s}")
+    for group, rows in metrics["scores"].items():
+        for name, row in rows.items():
+            cells = {score: f"{row[score]:.3g} ± {row[f'{score}_std']:.2g}" for score in widths}
+            shown = " ".join(f"{cells[score]:>{width}s}" for score, width in widths.items())
+            print(f"{group:10s} {name:16s} {shown} {row['mean_rank']:10.3g}")
+    for warning in metrics["warnings"]:
+        print(warning)
+    print(f"report: {out / 'index.html'}")
+    return 0
+
+
+def _named_folders(pairs: list[str]) -> dict[str, Path]:
+    models: dict[str, Path] = {}
+    for pair in pairs:
+        name, separator, folder = pair.partition("=")
+        if not separator or not name or not folder:
+            raise ConfigError(f"model '{pair}': expected NAME=PATH, for example retina=served/retina")
+        if name in models:
+            raise ConfigError(f"model '{name}' is named twice")
+        models[name] = Path(folder)
+    return models
 
 
 def export(arguments: argparse.Namespace) -> None:
@@ -166,14 +208,12 @@ def deploy(arguments: argparse.Namespace) -> None:
     """`medsynth deploy`."""
     from serving.deploy import Deployment, render
 
-    models = {}
-    for pair in arguments.model:
-        name, separator, folder = pair.partition("=")
-        if not separator:
-            raise ConfigError(f"model '{pair}': expected NAME=FOLDER, for example retina=served/retina")
-        models[name] = Path(folder)
     deployment = Deployment(
-        models, name=arguments.name, gpus=arguments.gpus, replicas=arguments.replicas, most_replicas=arguments.most_replicas
+        _named_folders(arguments.model),
+        name=arguments.name,
+        gpus=arguments.gpus,
+        replicas=arguments.replicas,
+        most_replicas=arguments.most_replicas,
     )
     for path in render(deployment, arguments.out):
         print(path)

@@ -75,7 +75,7 @@ def _command(
     return added
 
 
-def _add_config(to: argparse.ArgumentParser) -> None:
+def _add_config(to: Any) -> None:
     to.add_argument("--profile", default="small", help="'paper', 'small' or a YAML file (default: small)")
     to.add_argument(
         "--set", action="append", default=[], metavar="KEY=VALUE", dest="overrides", help="replace a setting; may be repeated"
@@ -146,13 +146,30 @@ def _add_method_commands(to: Any) -> None:
         to,
         "evaluate",
         commands.evaluate,
-        "Judge a trained or exported model on held-out records and write a report.",
-        "medsynth evaluate runs/retina/model --data skimage:retina?size=128 --out reports/retina",
+        "Judge a trained or exported model on held-out records and write a report; or, with --protocol, compare several generators.",
+        "medsynth evaluate runs/retina/model --data skimage:retina?size=128 --out reports/retina\n"
+        "  medsynth evaluate --protocol gan_eval --model dcgan=runs/dcgan/model --model theirs=/data/synthetic --data folder:/data/ct "
+        "--profile paper --out reports/compared",
     )
-    added.add_argument("model", help="a folder that `train` or `export` wrote")
+    added.add_argument("model", nargs="?", help="a folder that `train` or `export` wrote")
     _add_data(added)
     added.add_argument("--out", required=True, help="folder for metrics.json and report.html")
     added.add_argument("--split", default="test", choices=("val", "test", "all"), help="default: test")
+    compared = added.add_argument_group("comparison of generators")
+    compared.add_argument(
+        "--protocol",
+        choices=("gan_eval",),
+        help="gan_eval: a fresh classifier for each tells its images from real ones",
+    )
+    compared.add_argument(
+        "--model",
+        action="append",
+        default=[],
+        dest="models",
+        metavar="NAME=PATH",
+        help="a folder that `train` or `export` wrote, or synthetic images: a folder, .npy or .npz; may be repeated",
+    )
+    _add_config(compared)
 
     added = _command(
         to,

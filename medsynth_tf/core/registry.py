@@ -70,6 +70,15 @@ _METHODS = (
         reference="Saparov, Kurmukov, Shirokikh, Belyaev: DART at MICCAI 2021, arXiv:2107.08543",
     ),
     MethodInfo(
+        slug="gan_eval",
+        family="generation",
+        class_name="GANEval",
+        title="Evaluating GANs in Medical Imaging",
+        task="images of a class, compared",
+        modality="CT",
+        reference="Tronchin, Sicilia, Cordelli, Ramella, Soda: DGM4MICCAI workshop at MICCAI 2021",
+    ),
+    MethodInfo(
         slug="heatmap_landmark",
         family="landmarks",
         class_name="HeatmapLandmark",

@@ -20,6 +20,7 @@ from medsynth_tf.evaluation.categories import judge_categories
 from medsynth_tf.evaluation.class_generation import judge_classes
 from medsynth_tf.evaluation.ct_segmentation import judge_ct_segmentation
 from medsynth_tf.evaluation.detection import judge_detection
+from medsynth_tf.evaluation.gan_eval.judge import judge_gan
 from medsynth_tf.evaluation.generation import GenerationImages, write_generation_report
 from medsynth_tf.evaluation.graded_translation import judge_graded_translation
 from medsynth_tf.evaluation.joint_generation import judge_pairs
@@ -177,6 +178,7 @@ _BY_TASK: Mapping[str, Callable[..., dict[str, Any]]] = {
     "categories of images": judge_categories,
     "content in another style": judge_style_transfer,
     "images of a class": judge_classes,
+    "images of a class, compared": judge_gan,
     "label map to photograph": _label_to_image,
     "landmarks in frames": judge_landmarks,
     "masks and grade to photograph": judge_graded_translation,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import tensorflow as tf
 
@@ -58,3 +58,26 @@ def feature_matching(real: Sequence[Sequence[tf.Tensor]], fake: Sequence[Sequenc
             target = tf.stop_gradient(tf.cast(real_feature, tf.float32))
             total += tf.reduce_mean(tf.abs(target - tf.cast(fake_feature, tf.float32)))
     return total / len(real)
+
+
+def wasserstein_critic(real: tf.Tensor, fake: tf.Tensor) -> tf.Tensor:
+    """-E[D(x)] + E[D(G(z))] (Arjovsky et al., arXiv:1701.07875), float32 scalar; the generator's part is `hinge_generator`."""
+    return tf.reduce_mean(tf.cast(fake, tf.float32)) - tf.reduce_mean(tf.cast(real, tf.float32))
+
+
+def gradient_penalty(critic: Callable[[tf.Tensor], tf.Tensor], real: tf.Tensor, fake: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
+    """E[(‖∇ D(x̂)‖₂ - 1)²] at x̂ = u x + (1 - u) G(z) (Gulrajani et al., arXiv:1704.00028, eq. 3), float32 scalar, without its weight λ.
+
+    Args:
+        critic: images [B, ...] → scores [B], each of its own image alone.
+        real, fake: float32 [B, ...].
+        share: u in [0, 1], float32 [B].
+    """
+    share = tf.reshape(share, [-1] + [1] * (real.shape.rank - 1))
+    between = share * real + (1.0 - share) * fake
+    with tf.GradientTape(watch_accessed_variables=False) as tape:
+        tape.watch(between)
+        score = tf.reduce_sum(critic(between))
+    gradient = tf.cast(tape.gradient(score, between), tf.float32)
+    squares = tf.reduce_sum(gradient**2, axis=list(range(1, gradient.shape.rank)))
+    return tf.reduce_mean((tf.sqrt(squares + 1e-12) - 1.0) ** 2)  # a root has no slope at 0

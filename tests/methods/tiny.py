@@ -47,6 +47,23 @@ TINY = {
         },
         "phantom:shapes?count=16&size=32&classes=2",
     ),
+    "gan_eval": (
+        {
+            "gan": "dcgan",
+            "image_size": 32,
+            "class_index": 1,
+            "hyper": {"generator_filters": 2, "discriminator_filters": 2, "latent_size": 4},
+            "protocol": {
+                "runs": 1,
+                "classifiers": False,
+                "evaluator": {"width": 2, "features": 4, "epochs": 1},
+                "structure": {"scales": 1, "mosaic": 2, "queries": 4},
+            },
+            "fixed_samples": 2,
+            "training": {"batch_size": 2, "ema_decay": 0.5},
+        },
+        "phantom:lesion?count=40&size=32&classes=2",
+    ),
     "multiplanar_unet": (
         {
             "planes": {"annotation": 4, "training": 8, "size": 16},

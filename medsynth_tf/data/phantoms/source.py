@@ -24,6 +24,7 @@ _PHANTOMS = {
     "fundus": ("medsynth_tf.data.phantoms.fundus", "FundusPhantom"),
     "graded_lesions": ("medsynth_tf.data.phantoms.graded_lesions", "GradedLesionsPhantom"),
     "heads": ("medsynth_tf.data.phantoms.heads", "HeadsPhantom"),
+    "lesion": ("medsynth_tf.data.phantoms.lesion", "LesionPhantom"),
     "optic_disc": ("medsynth_tf.data.phantoms.optic_disc", "OpticDiscPhantom"),
     "shapes": ("medsynth_tf.data.phantoms.shapes", "ShapesPhantom"),
     "thorax_ct": ("medsynth_tf.data.phantoms.thorax_ct", "ThoraxPhantom"),
