@@ -31,3 +31,15 @@ def test_falling_and_constant_severity_are_told():
     assert constant["rank_correlation"] is None
     with pytest.raises(DataError, match="a lesion among the labels"):
         severity_by_grade(maps, 4, [])
+
+
+def test_one_swap_of_five_grades_reaches_a_gate_of_nine_tenths():
+    sizes = np.array([0, 1, 2, 4, 3])
+
+    def generate(grade, seed):
+        maps = np.zeros([len(grade), 8, 8], np.uint8)
+        for one, size in zip(maps, sizes[grade]):
+            one[0, :size] = 2
+        return maps
+
+    assert severity_by_grade(generate, 5, [2])[0]["rank_correlation"] >= 0.9

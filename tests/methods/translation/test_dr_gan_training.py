@@ -100,11 +100,16 @@ class KillIn(tf.keras.callbacks.Callback):
 def test_runs_killed_in_any_stage_go_on_to_the_same_weights(tmp_path):
     source = ms.open_source(SOURCE)
     whole = train(tiny(), source, tmp_path / "whole", progress=False).model
+    # running means of losses: those of the epoch that was broken off begin anew
+    parts = [whole, *(part for part in whole._flatten_layers(include_self=False) if isinstance(part, tf.keras.Model))]
+    means = {v.ref() for part in parts for metric in part.metrics for v in metric.variables}
     for steps in (1, 4, 8, 10):  # in each of the four stages
         with pytest.raises(Killed):
             train(tiny(), source, tmp_path / str(steps), progress=False, callbacks=[KillIn(steps)])
         resumed = train(tiny(), source, tmp_path / str(steps), progress=False).model
         for one, other in zip(whole.variables, resumed.variables):
+            if one.ref() in means:
+                continue
             np.testing.assert_array_equal(one, other, err_msg=f"killed after {steps} steps: {one.name}")
     restored = load(tmp_path / "whole" / "model")
     assert bool(restored.gaussians.settled)
