@@ -79,6 +79,7 @@ class DeepMCAT(Method):
             self.intensity = _kept("intensity", tf.constant([0.0, 1.0]))  # mean and deviation
         self.labelled = False
         self._trained_round: dict[str, Any] = {}
+        self._round_loss: float | None = None
         self.loss_mean = tf.keras.metrics.Mean(name="loss")
         self.distance_mean = tf.keras.metrics.Mean(name="distance")
         self.built = True
@@ -135,6 +136,7 @@ class DeepMCAT(Method):
                     batches=functools.partial(self._round_batches, images, number, length),
                     validation=(lambda: self.dataset(source, self.config, "val", self.config.seed)) if held_out else None,
                     begin=functools.partial(self._begin_round, images, number),
+                    callbacks=[tf.keras.callbacks.LambdaCallback(on_epoch_end=self._note_loss)],
                     end=functools.partial(self._end, images, rounds) if last else None,
                     report=functools.partial(self._report, images.keys, last),
                 )
@@ -155,15 +157,19 @@ class DeepMCAT(Method):
 
     def _begin_round(self, images: ImageSet, number: int) -> None:
         """Clusters and begins a new top layer, unless a checkpoint has brought this round's back."""
+        self._round_loss = None
         if int(self.clustered_round.numpy()) < number:
             self.cluster_images(images, number)
             self.reset_top_layer(number)
 
+    def _note_loss(self, epoch: int, logs: dict[str, Any]) -> None:
+        """Keeps the round's mean loss: validation resets the metric, and reading it is a meeting of all workers."""
+        self._round_loss = float(logs["loss"])
+
     def _end(self, images: ImageSet, rounds: int) -> None:
-        """Clusters by the final weights, unless a checkpoint has brought that back."""
+        """Clusters by the final weights."""
         self._trained_round = self._figures()
-        if int(self.clustered_round.numpy()) < rounds:
-            self.cluster_images(images, rounds)
+        self.cluster_images(images, rounds)
 
     def reset_top_layer(self, number: int) -> None:
         """Weights N(0, 0.01²) and biases 0, by (seed, round); its optimiser, plain gradient descent, has no state."""
@@ -245,7 +251,7 @@ class DeepMCAT(Method):
     def _report(self, keys: list[RecordKey], last: bool, folder: Path) -> None:
         """`clusters/round-NNNN.json`; after the last round also the final clustering's, and `clusters/clusters.csv`."""
         trained = self._trained_round if last else self._figures()
-        found = [{**trained, "loss": float(self.loss_mean.result())}]
+        found = [{**trained, "loss": self._round_loss}]
         if last:
             found.append(self._figures())
             write_clusters(folder / "clusters" / "clusters.csv", [key.id for key in keys], self.export_clusters())
