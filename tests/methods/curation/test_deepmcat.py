@@ -20,7 +20,7 @@ from medsynth_tf.methods.curation.deepmcat.config import AugmentationConfig
 from medsynth_tf.methods.curation.deepmcat.data import ImageSet, in_order
 from medsynth_tf.metrics.clustering import normalised_mutual_information, purity
 from medsynth_tf.networks.deep_clustering import VGG16, ClusteringNetwork, dense
-from medsynth_tf.ops.clustering import kmeans, squared_distances
+from medsynth_tf.ops.clustering import _split_into_empty, kmeans, squared_distances
 from medsynth_tf.training.trainer import train
 from tests.methods.tiny import TINY
 
@@ -504,17 +504,46 @@ def test_clusters_get_the_names_of_a_few_labelled_images():
     assert (model.cluster_labels.numpy() == -1).all(), "names belonged to the clusters before"
 
 
+def test_a_trained_model_learns_the_clusters_of_other_data():
+    config = tiny()
+    model = made(config)
+    for images in (source(20), source(30, seed=1)):
+        stage = model.stages(images)[0]
+        stage.begin()
+        count = len(ImageSet(images, config, "train").keys)
+        assert len(model.assignments.numpy()) == count
+        assert int(model.clustered_round) == 0
+        model.fit(stage.batches(0), epochs=1, steps_per_epoch=2, verbose=0)
+        model.cluster(images)  # as training does at its end
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"call cluster\(source\) on this data first"):
+        larger = source(200)
+        model.fit(model.dataset(larger, config, "train"), epochs=1, steps_per_epoch=10, verbose=0)
+
+
+def test_clusters_that_are_empty_take_over_half_of_another():
+    centroids, counts = np.array([[8.0, 8.0, 8.0], [1.0, 2.0, 3.0]]), np.array([0.0, 10.0])
+    found = _split_into_empty(centroids, counts, np.random.default_rng(0))
+    signs = np.array([1, -1, 1]) / 1024
+    np.testing.assert_allclose(found, [[1.0, 2.0, 3.0] * (1 + signs), [1.0, 2.0, 3.0] * (1 - signs)])
+    np.testing.assert_array_equal(counts, [5, 5])
+    alone = np.array([[8.0], [1.0]])
+    np.testing.assert_array_equal(_split_into_empty(alone.copy(), np.array([0.0, 1.0]), np.random.default_rng(0)), alone)
+
+
 def test_what_cannot_be_sorted_is_refused_in_words():
     model = made(tiny())
+    with pytest.raises(tf.errors.InvalidArgumentError, match="it has no clusters"):
+        model.signatures()["categorize"](image=tf.zeros([1, 32, 32, 1]))
+    images = source()
+    batch = next(iter(model.dataset(images, model.config, "train")))
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"call cluster\(source\) on this data first"):
+        model.train_step(batch)
+    model.cluster(images)
     signature = model.signatures()["serving_default"]
     with pytest.raises(tf.errors.InvalidArgumentError, match="NaN or infinite"):
         signature(image=tf.fill([1, 32, 32, 1], float("nan")))
     with pytest.raises(tf.errors.InvalidArgumentError, match="no pixels"):
         signature(image=tf.zeros([1, 0, 32, 1]))
-    images = source()
-    batch = next(iter(model.dataset(images, model.config, "train")))
-    with pytest.raises(tf.errors.InvalidArgumentError, match=r"call cluster\(source\) first"):
-        model.train_step(batch)
     with pytest.raises(DataError, match=r"fewer than clustering.clusters = 15"):
         made(tiny(clustering__clusters=15)).cluster(images)
     with pytest.raises(DataError, match="volumes are sorted slice by slice"):

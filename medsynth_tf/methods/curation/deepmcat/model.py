@@ -113,13 +113,16 @@ class DeepMCAT(Method):
 
     # -- rounds -------------------------------------------------------------------------------------------------------------
     def stages(self, source: Source) -> list[Stage]:
-        """A stage for each round; the first `begin`s by clustering random features, the last `end`s by clustering the final ones.
+        """A stage for each round; the first `begin`s by clustering features as they are, the last `end`s by clustering the final ones.
+
+        Rounds are counted anew, as the model may have learnt other data; a checkpoint that is restored after this brings its count.
 
         Raises:
             DataError: the training split is empty.
         """
         images = ImageSet(source, self.config, "train")
         self.labelled = images.labels is not None
+        self.clustered_round.assign(-1)
         rounds, count = self.config.rounds, len(images.keys)
         held_out = bool(source.split("val", self.config.data.split_fractions, self.config.seed))
         stages = []
@@ -349,8 +352,10 @@ class DeepMCAT(Method):
 
     def train_step(self, batch: Batch) -> dict[str, tf.Tensor]:
         """One step of the network and the top layer on images whose clusters a round has found."""
-        known = tf.debugging.assert_greater(
-            tf.size(self.assignments), 0, "no clusters to train on: call cluster(source) first, or train by stages"
+        known = tf.debugging.assert_less(
+            batch["position"],
+            tf.size(self.assignments, tf.int64),
+            "images that have no cluster: call cluster(source) on this data first, or train by stages",
         )
         with tf.control_dependencies([known]):
             cluster = tf.gather(self.assignments, batch["position"])

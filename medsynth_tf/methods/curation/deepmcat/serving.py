@@ -29,7 +29,9 @@ def signatures_of(model: DeepMCAT) -> dict[str, Callable[..., dict[str, tf.Tenso
             return tf.identity(image)
 
     def categorize(image: tf.Tensor) -> dict[str, tf.Tensor]:
-        return model.assign(checked(image))
+        clustered = tf.debugging.assert_positive(tf.reduce_sum(model.sizes), "the model was not trained: it has no clusters")
+        with tf.control_dependencies([clustered]):
+            return model.assign(checked(image))
 
     def embed(image: tf.Tensor) -> dict[str, tf.Tensor]:
         return {"embedding": model({"image": checked(image)})}
