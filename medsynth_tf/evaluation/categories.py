@@ -33,8 +33,8 @@ def judge_categories(
     """Sorts all images of the split; sheets show the images nearest to each centroid, sixteen clusters a sheet, largest first.
 
     Returns:
-        {"clusters": {"images", "nonempty", "largest", "mean_distance", and with labels "purity", "nmi_labels", "named_accuracy" where
-        clusters have names}, "warnings"}.
+        {"clusters": {"images", "nonempty", "largest", "mean_distance", "purity", "nmi_labels", "named_accuracy"}, "warnings"}; the last
+        three are None where records have no labels, and the last where no cluster has a name.
 
     Raises:
         DataError: the split is empty.
@@ -64,7 +64,7 @@ def judge_categories(
     metrics: dict[str, Any] = {
         "clusters": measured,
         "extractor": "none: clusters are compared, not images",
-        "warnings": [] if "purity" in measured else ["records have no labels: purity was not measured"],
+        "warnings": [] if measured["purity"] is not None else ["records have no labels: purity was not measured"],
     }
     title = f"{config.slug}: {split} split of {source.describe()['kind']}"
     shown = _sheets(out, title, found, away, np.array(pictures), keys)
@@ -75,14 +75,15 @@ def judge_categories(
     return metrics
 
 
-def _against_labels(clusters: np.ndarray, named: np.ndarray, keys: list[RecordKey]) -> dict[str, float]:
+def _against_labels(clusters: np.ndarray, named: np.ndarray, keys: list[RecordKey]) -> dict[str, float | None]:
     if any(key.label is None for key in keys):
-        return {}
+        return {"purity": None, "nmi_labels": None, "named_accuracy": None}
     labels = np.array([key.label for key in keys])
-    found = {"purity": purity(clusters, labels), "nmi_labels": normalised_mutual_information(clusters, labels)}
-    if (named >= 0).any():
-        found["named_accuracy"] = float((named == labels).mean())
-    return found
+    return {
+        "purity": purity(clusters, labels),
+        "nmi_labels": normalised_mutual_information(clusters, labels),
+        "named_accuracy": float((named == labels).mean()) if (named >= 0).any() else None,
+    }
 
 
 def _sheets(

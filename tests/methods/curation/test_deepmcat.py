@@ -166,10 +166,10 @@ def test_m7_the_top_layer_begins_anew_and_the_trunk_goes_on():
     config = tiny(clustering__clusters=16, network__hidden=[256], training__batch_size=32)
     model = made(config)
     images = source(60)
+    stage = model.stages(images)[0]
     model.cluster(images)
     first = model.top.kernel.numpy()
     assert first.std() == pytest.approx(0.01, rel=0.1)
-    stage = model.stages(images)[0]
     batch = next(iter(stage.batches(0)))
     loss = float(model.train_step(batch)["loss"])
     assert loss == pytest.approx(math.log(16), abs=0.15)
