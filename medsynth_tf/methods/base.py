@@ -16,6 +16,7 @@ from medsynth_tf.data.schema import RecordRequirements
 from medsynth_tf.data.source import Source
 from medsynth_tf.methods.averaging import WeightAverage
 from medsynth_tf.methods.optimisation import Optimisation
+from medsynth_tf.methods.replicas import evenly
 from medsynth_tf.methods.stage import Stage
 
 PRECISION_POLICIES = {"none": "float32", "float16": "mixed_float16", "bfloat16": "mixed_bfloat16"}
@@ -108,6 +109,12 @@ class Method(Optimisation, tf.keras.Model):
             validation=(lambda: self.dataset(source, config, "val", config.seed)) if held_out else None,
             callbacks=callbacks,
         )
+
+    def evaluate(self, x: Any = None, *args: Any, **kwargs: Any) -> Any:
+        """As Keras's; with several replicas each gets as many examples as the others, see `evenly`."""
+        if isinstance(x, tf.data.Dataset):
+            x = evenly(x, self.distribute_strategy.num_replicas_in_sync)
+        return super().evaluate(x, *args, **kwargs)
 
     # -- weights ------------------------------------------------------------------------------------------------------------
     def averaged_weights(self) -> contextlib.AbstractContextManager[None]:

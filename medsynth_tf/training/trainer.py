@@ -17,6 +17,7 @@ from medsynth_tf.core.config import MethodConfig
 from medsynth_tf.core.errors import TrainingError
 from medsynth_tf.core.files import write_text
 from medsynth_tf.data.source import Source
+from medsynth_tf.methods.replicas import evenly
 from medsynth_tf.methods.saving import create
 from medsynth_tf.methods.stage import Stage
 from medsynth_tf.training.callbacks import Checkpointing, FiniteLossGuard, History, Interrupted, Pictures, ProgressBar
@@ -128,7 +129,7 @@ def _run_stage(
     callbacks: list[tf.keras.callbacks.Callback],
 ) -> bool:
     """Fits one stage from the checkpoint's step on; False if it was interrupted."""
-    training = model.config.training
+    training, replicas = model.config.training, model.distribute_strategy.num_replicas_in_sync
     _, first = checkpoint.position()
     if stage.begin is not None:
         stage.begin()
@@ -151,7 +152,7 @@ def _run_stage(
                 initial_epoch=epoch,
                 epochs=last_epoch,
                 steps_per_epoch=steps,
-                validation_data=_sharded_by_example(stage.validation()) if stage.validation is not None else None,
+                validation_data=_sharded_by_example(evenly(stage.validation(), replicas)) if stage.validation else None,
                 callbacks=[*own, *stage.callbacks, *callbacks],
                 verbose=0,
             )

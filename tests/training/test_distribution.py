@@ -25,7 +25,8 @@ class Steps(tf.keras.callbacks.Callback):
     def on_train_batch_end(self, batch, logs=None):
         self.losses.append({name: float(value) for name, value in logs.items()})
 overrides = {"training.strategy": sys.argv[2], "training.batch_size": 4, "training.epochs": 1, "training.steps_per_epoch": 5,
-             "training.checkpoint_steps": 2, "training.clip_norm": 1.0}
+             "training.checkpoint_steps": 2, "training.clip_norm": 1.0,
+             "data.split_fractions": [0.35, 0.5, 0.15]}  # six held-out images: of the last two one replica would get both
 steps = Steps()
 run = train(tiny(**overrides), open_source(SOURCE), sys.argv[3], progress=False, callbacks=[steps])
 print(json.dumps({"losses": steps.losses, "replicas": run.model.distribute_strategy.num_replicas_in_sync}))
