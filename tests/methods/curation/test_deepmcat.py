@@ -3,6 +3,9 @@
 import csv
 import json
 import math
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -557,3 +560,33 @@ def test_what_cannot_be_sorted_is_refused_in_words():
     ):
         with pytest.raises(ConfigError, match=said):
             tiny(**broken)
+
+
+_REPLICAS = """
+import sys
+import numpy as np
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * int(sys.argv[1]))
+from medsynth_tf.training.trainer import train
+from tests.methods.curation.test_deepmcat import source, tiny
+settings = {"training.batch_size": 4, "training.epochs": 2, "training.strategy": sys.argv[2], "network.dropout": 0.5}
+model = train(tiny(**settings, **{"data.split_fractions": [float(s) for s in sys.argv[4].split(",")]}), source(20), sys.argv[3]).model
+np.savez(sys.argv[3] + "/found.npz", *[v.numpy() for v in model.network.variables], *[v.numpy() for v in model.top.variables])
+print(model.distribute_strategy.num_replicas_in_sync)
+"""
+
+
+@pytest.mark.slow
+def test_two_replicas_learn_what_one_device_does_and_share_batches_that_are_not_whole(tmp_path):
+    def learnt(devices, strategy, fractions):
+        folder = tmp_path / f"{strategy}-{fractions}"
+        command = [sys.executable, "-W", "ignore", "-c", _REPLICAS, str(devices), strategy, str(folder), fractions]
+        done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=Path(__file__).parents[3])
+        assert done.returncode == 0, done.stderr[-3000:]
+        assert done.stdout.split()[-1] == str(devices)
+        return list(np.load(folder / "found.npz").values())
+
+    for first, second in zip(learnt(1, "one_device", "0.6,0.4,0.0"), learnt(2, "mirrored", "0.6,0.4,0.0")):
+        np.testing.assert_allclose(second, first, atol=1e-4)
+    assert all(np.isfinite(v).all() for v in learnt(2, "mirrored", "0.65,0.25,0.1"))  # 13 and 5 images in batches of 4

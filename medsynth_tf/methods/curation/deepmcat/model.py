@@ -233,18 +233,27 @@ class DeepMCAT(Method):
         return tf.function(features, input_signature=[image, tf.TensorSpec([None], tf.int64)])
 
     def _round_batches(self, images: ImageSet, number: int, length: int, first_step: int) -> tf.data.Dataset:
-        """The images of a round, drawn by cluster, from a step on; the last batch may be smaller."""
+        """The images of a round, drawn by cluster, from a step on.
+
+        The last batch may be smaller; where replicas share it, it is filled up with the round's first images: none gets nothing.
+        """
         rng = numpy_generator(self.config.seed, "round", number)
         if self.config.clustering.sampler == "uniform":
             order = sampler.uniform_over_clusters(self.assignments.numpy(), length, rng)
         else:
             order = sampler.natural(len(images.keys), length, rng)
+        batch, shared = self.config.training.batch_size, self.distribute_strategy.num_replicas_in_sync > 1
         drawn = tf.constant(order)
         batches = images.batches(
-            lambda index: drawn[index], length // len(images.keys), first_step * self.config.training.batch_size, whole=False
+            lambda index: drawn[index % length],
+            None if shared else length // len(images.keys),
+            first_step * batch,
+            whole=shared,
         )
+        if shared:
+            batches = batches.take(math.ceil(length / batch) - first_step)
         salt = tf.constant(derive_seed(self.config.seed, "trained views", number) % 2**62, tf.int64)
-        return batches.map(lambda batch: {**batch, "seed": tf.bitwise.bitwise_xor(batch["seed"], salt)})
+        return batches.map(lambda one: {**one, "seed": tf.bitwise.bitwise_xor(one["seed"], salt)})
 
     def _figures(self) -> dict[str, Any]:
         """Of the last clustering, for `clusters/round-NNNN.json`."""
