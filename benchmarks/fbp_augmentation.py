@@ -65,7 +65,7 @@ def main() -> None:
         tf.config.threading.set_intra_op_parallelism_threads(THREADS)
         tf.config.threading.set_inter_op_parallelism_threads(THREADS)
         size, angles = arguments.size, arguments.angles
-        phantom = PhantomSource("thorax_ct", THREADS, size=size, kernel="none")
+        phantom = PhantomSource("thorax_ct", THREADS, size=size, kernel="soft")  # slices as a scanner would give them
         drawn = [phantom.read(key)["image"][..., 0].astype(np.float32) for key in phantom.keys()]
         slices = np.tile(drawn, [BATCH // THREADS, 1, 1])
         inside = inscribed_circle(size).numpy()

@@ -60,23 +60,25 @@ def reconstruct(
         dc_exact: |w|^b is 0 at frequency 0. Else it is the discrete ramp's 4/(π²·P) to the b, as in the authors' code, which adds a
             constant to the slice: for a = -1, b = 0.1 and a body that fills half of the slice, some -10 HU.
         backend: 'sinogram' projects, filters and back-projects; 'fourier2d' filters the slice itself by 1 + a·min(2ρ, 1)^b, ρ its
-            radial frequency in cycles per pixel: by the Fourier-slice theorem the same, without the errors of projection.
+            radial frequency in cycles per pixel: by the Fourier-slice theorem the same for as many angles as one likes.
 
     Returns:
         [B, N, N] in the dtype of `attenuation`.
     """
     a, b = (tf.cast(value, attenuation.dtype)[:, tf.newaxis, tf.newaxis] for value in (a, b))
     if backend == "fourier2d":
-        return _filtered(attenuation, a, b, circle, dc_exact)
+        made = _filtered(attenuation, a, b, circle)
+    else:
 
-    def kernel(ramp: tf.Tensor) -> tf.Tensor:
-        powered = tf.concat([tf.zeros([1], ramp.dtype), ramp[1:]], axis=0) if dc_exact else ramp
-        return ramp * kernel_gain(tf.maximum(powered, 0.0), a, b)
+        def kernel(r: tf.Tensor) -> tf.Tensor:
+            frequency = tf.concat([tf.zeros_like(r[:, :1]), r[:, 1:]], axis=1)  # the discrete ramp is not 0 at frequency 0
+            return r * kernel_gain(tf.clip_by_value(frequency, 0.0, 1.0), a, b)
 
-    return filtered_back_projection(attenuation, kernel, angles, circle)
+        made = filtered_back_projection(attenuation, kernel, angles, circle)
+    return made if dc_exact else _leaked(made, attenuation, a, b, circle)
 
 
-def _filtered(images: tf.Tensor, a: tf.Tensor, b: tf.Tensor, circle: bool, dc_exact: bool) -> tf.Tensor:
+def _filtered(images: tf.Tensor, a: tf.Tensor, b: tf.Tensor, circle: bool) -> tf.Tensor:
     """The backend 'fourier2d'; a and b [B, 1, 1]."""
     if circle:
         images = zero_outside_circle(images)
@@ -90,8 +92,14 @@ def _filtered(images: tf.Tensor, a: tf.Tensor, b: tf.Tensor, circle: bool, dc_ex
     spectrum = tf.signal.rfft2d(images, [length, length])
     result = tf.signal.irfft2d(spectrum * tf.cast(gain, spectrum.dtype), [length, length])[:, :size, :size]
     result = tf.ensure_shape(result, images.shape)
-    if not dc_exact:  # what the zero frequency of all projections adds to each pixel in the other backend
-        projection = tf.cast(filter_length(size), r.dtype)
-        leak = a * tf.pow(4.0 / (math.pi**2 * projection), b) * 2.0 / math.pi / projection**2
-        result += leak * tf.reduce_sum(images, [1, 2], keepdims=True)
     return zero_outside_circle(result) if circle else result
+
+
+def _leaked(made: tf.Tensor, attenuation: tf.Tensor, a: tf.Tensor, b: tf.Tensor, circle: bool) -> tf.Tensor:
+    """With what the zero frequency of all projections adds to each pixel, where |w|^b is not 0 there: π/2·a·r0^(1 + b)·Σ/P."""
+    if circle:
+        attenuation = zero_outside_circle(attenuation)
+    length = tf.cast(filter_length(tf.shape(attenuation)[1]), attenuation.dtype)
+    leak = a * tf.pow(4.0 / (math.pi**2 * length), b) * 2.0 / math.pi / length**2
+    made += leak * tf.reduce_sum(attenuation, [1, 2], keepdims=True)
+    return zero_outside_circle(made) if circle else made
