@@ -5,7 +5,7 @@ import pytest
 
 from medsynth_tf.core.config import MethodConfig, parse_overrides
 from medsynth_tf.core.errors import ConfigError, UnknownNameError
-from medsynth_tf.core.registry import METHODS, list_methods, load_any_config, load_config, method_info
+from medsynth_tf.core.registry import METHODS, configs_folder, list_methods, load_any_config, load_config, method_info
 from medsynth_tf.core.settings import Settings, setting
 
 
@@ -58,8 +58,15 @@ def test_errors_name_field_value_and_what_is_allowed(overrides, words):
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("slug", sorted(METHODS))
-@pytest.mark.parametrize("profile", ["paper", "small"])
+PROFILES = sorted((file.parent.name, file.stem) for file in configs_folder().glob("*/*.yaml"))
+
+
+def test_every_method_has_the_papers_profile_and_a_small_one():
+    assert {slug for slug, _ in PROFILES} == set(METHODS)
+    assert all({(slug, "paper"), (slug, "small")} <= set(PROFILES) for slug in METHODS)
+
+
+@pytest.mark.parametrize(("slug", "profile"), PROFILES)
 def test_profiles_load_and_round_trip_through_yaml(slug, profile, tmp_path):
     config = load_config(slug, profile)
     config.to_yaml(tmp_path / "config.yaml")
