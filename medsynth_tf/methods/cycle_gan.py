@@ -11,6 +11,7 @@ from medsynth_tf.layers.initializers import layer_seed
 from medsynth_tf.layers.replay_buffer import ReplayBuffer
 from medsynth_tf.losses.adversarial import least_squares_discriminator, least_squares_generator
 from medsynth_tf.methods.optimisation import Optimisation
+from medsynth_tf.methods.running_means import recorded
 from medsynth_tf.networks.resnet_translator import PatchScorer, ResNetTranslator
 
 
@@ -146,9 +147,7 @@ class CycleGAN(Optimisation, tf.keras.Model):
         scorer_gradients = tape.gradient(objective, self.scorer_variables)
         self.apply(self.generator_optimizer, gradients, self.generator_variables)
         self.apply(self.discriminator_optimizer, scorer_gradients, self.scorer_variables)
-        for name, mean in self.loss_means.items():
-            mean.update_state(losses[name])
-        return {name: mean.result() for name, mean in self.loss_means.items()}
+        return recorded(self.loss_means, losses)
 
 
 def _l1(first: tf.Tensor, second: tf.Tensor) -> tf.Tensor:

@@ -17,6 +17,7 @@ from medsynth_tf.methods.augmentation.fbpaug.data import LESION, batches, folded
 from medsynth_tf.methods.augmentation.fbpaug.intensity import network_input
 from medsynth_tf.methods.averaging import WeightAverage
 from medsynth_tf.methods.base import Method
+from medsynth_tf.methods.running_means import recorded
 from medsynth_tf.methods.stage import Stage
 from medsynth_tf.networks.residual_unet import ResidualUNet
 
@@ -120,16 +121,11 @@ class FBPAug(Method):
         self.apply(self.optimizer, tape.gradient(objective, variables), variables)
         if self.average is not None:
             self.average.update()
-        return self._record(shown)
+        return recorded(self.means, shown)
 
     def test_step(self, batch: Batch) -> dict[str, tf.Tensor]:
         """The same without learning."""
-        return self._record(self._objective(batch, training=False)[1])
-
-    def _record(self, shown: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        for name, mean in self.means.items():
-            mean.update_state(shown[name])
-        return {name: mean.result() for name, mean in self.means.items()}
+        return recorded(self.means, self._objective(batch, training=False)[1])
 
     # -- serving and pictures -----------------------------------------------------------------------------------------------
     def signatures(self) -> dict[str, Any]:

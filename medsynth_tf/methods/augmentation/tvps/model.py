@@ -23,6 +23,7 @@ from medsynth_tf.methods.augmentation.tvps.translator import CycleTranslator, Id
 from medsynth_tf.methods.augmentation.tvps.vessels import make_extractor
 from medsynth_tf.methods.averaging import WeightAverage
 from medsynth_tf.methods.base import Method
+from medsynth_tf.methods.running_means import recorded
 from medsynth_tf.methods.schedules import CosineDecay, LinearDecay
 from medsynth_tf.methods.stage import Stage
 from medsynth_tf.networks.classifiers import ImageClassifier
@@ -358,9 +359,7 @@ class TVPS(OnlineLearning, Method):
 
     def _record(self, measured: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         chosen = {name: mean for name, mean in self.loss_means.items() if name in measured}
-        for name, mean in chosen.items():
-            mean.update_state(measured[name])
-        return {name: mean.result() for name, mean in chosen.items()}
+        return recorded(chosen, measured)
 
     # -- serving and pictures -----------------------------------------------------------------------------------------------
     def signatures(self) -> dict[str, Any]:

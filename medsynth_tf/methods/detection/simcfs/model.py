@@ -20,6 +20,7 @@ from medsynth_tf.methods.detection.simcfs.config import SimCFSConfig
 from medsynth_tf.methods.detection.simcfs.data import batches, figures_of
 from medsynth_tf.methods.detection.simcfs.detection import Detections, crops, decode, fuse, letterbox, suppress
 from medsynth_tf.methods.detection.simcfs.objective import losses
+from medsynth_tf.methods.running_means import recorded
 from medsynth_tf.methods.schedules import LinearWarmup
 from medsynth_tf.methods.stage import Stage
 from medsynth_tf.networks.yolo import YOLO
@@ -221,7 +222,7 @@ class SimCFS(Method):
         self.apply(self.bias_optimizer, gradients[len(kernels) :], biases)
         if self.average is not None:
             self.average.update()
-        return self._record(parts)
+        return recorded(self.loss_means, parts)
 
     def _replicas(self) -> int:
         return self.distribute_strategy.num_replicas_in_sync
@@ -233,12 +234,7 @@ class SimCFS(Method):
     def test_step(self, batch: Batch) -> dict[str, tf.Tensor]:
         """The losses of a batch as it is."""
         parts = losses(self(batch), self.anchors, batch["boxes"], batch["labels"], self.config)
-        return self._record({**parts, "loss": self.weighted(parts)})
-
-    def _record(self, parts: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        for name, mean in self.loss_means.items():
-            mean.update_state(parts[name])
-        return {name: mean.result() for name, mean in self.loss_means.items()}
+        return recorded(self.loss_means, {**parts, "loss": self.weighted(parts)})
 
     # -- inference ----------------------------------------------------------------------------------------------------------
     def detect(self, image: tf.Tensor, confidence: float | None = None, overlap: float | None = None) -> dict[str, tf.Tensor]:

@@ -20,6 +20,7 @@ from medsynth_tf.methods.base import Method
 from medsynth_tf.methods.generation.gan_eval.config import GANEvalConfig
 from medsynth_tf.methods.generation.gan_eval.data import batches, keys_of
 from medsynth_tf.methods.generation.gan_eval.serving import signatures, to_bytes
+from medsynth_tf.methods.running_means import recorded
 from medsynth_tf.methods.stage import Stage
 from medsynth_tf.networks import lesion_gans
 from medsynth_tf.ops import random
@@ -213,18 +214,13 @@ class GANEval(Method):
         self.apply(optimizer, tape.gradient(objective, variables), variables)
         if self.average is not None:
             self.average.update()
-        return self._record(losses)
+        return recorded(self.loss_means, losses)
 
     def test_step(self, batch: Batch) -> Batch:
         """The losses without learning."""
         fake = self(batch)
         losses = self.discriminator_losses(to_unit_range(batch["image"]), fake, batch, "test", training=False)
-        return self._record({**losses, "generator": self.generator_loss(fake, batch, "test", training=False)})
-
-    def _record(self, losses: Batch) -> Batch:
-        for name, mean in self.loss_means.items():
-            mean.update_state(losses[name])
-        return {name: mean.result() for name, mean in self.loss_means.items()}
+        return recorded(self.loss_means, {**losses, "generator": self.generator_loss(fake, batch, "test", training=False)})
 
     # -- serving and pictures -----------------------------------------------------------------------------------------------
     def signatures(self) -> dict[str, Callable[..., Batch]]:

@@ -18,6 +18,7 @@ from medsynth_tf.losses.adversarial import logistic_discriminator, logistic_gene
 from medsynth_tf.methods.averaging import WeightAverage
 from medsynth_tf.methods.generation.pm_dcgan.config import PMDCGANConfig
 from medsynth_tf.methods.joint_images import JointImageMethod
+from medsynth_tf.methods.running_means import recorded
 from medsynth_tf.networks.dcgan import DCGANDiscriminator, DCGANGenerator, plan
 from medsynth_tf.ops import random
 
@@ -151,21 +152,17 @@ class PMDCGAN(JointImageMethod):
         self.apply(self.generator_optimizer, generator_tape.gradient(objective, variables), variables)
         if self.average is not None:
             self.average.update()
-        return self._record(losses)
+        return recorded(self.loss_means, losses)
 
     def test_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """Both losses without learning and without noise."""
         on_real = self.judged(self.joined(batch), batch["seed"], "", training=False)
         on_fake = self.judged(self(batch), batch["seed"], "", training=False)
         target = 1.0 - self.config.stabilisers.label_smoothing
-        return self._record(
-            {"discriminator": logistic_discriminator(on_real, on_fake, target), "generator": logistic_generator(on_fake)}
+        return recorded(
+            self.loss_means,
+            {"discriminator": logistic_discriminator(on_real, on_fake, target), "generator": logistic_generator(on_fake)},
         )
-
-    def _record(self, losses: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        for name, mean in self.loss_means.items():
-            mean.update_state(losses[name])
-        return {name: mean.result() for name, mean in self.loss_means.items()}
 
     # -- serving and pictures -----------------------------------------------------------------------------------------------
     def signatures(self) -> dict[str, Any]:

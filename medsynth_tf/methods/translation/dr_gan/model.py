@@ -20,6 +20,7 @@ from medsynth_tf.losses.classification import focal_loss
 from medsynth_tf.losses.feature_distance import mean_absolute_distance, root_mean_square_distance
 from medsynth_tf.methods.averaging import WeightAverage
 from medsynth_tf.methods.base import Method
+from medsynth_tf.methods.running_means import recorded
 from medsynth_tf.methods.stage import Stage
 from medsynth_tf.methods.translation.dr_gan import serving
 from medsynth_tf.methods.translation.dr_gan.config import FIELD_OF_VIEW, SCALES, DRGANConfig
@@ -409,17 +410,12 @@ class DRGAN(Method):
         self.apply(self.discriminator_optimizer, discriminator_gradients, judging)
         if self.average is not None:
             self.average.update()
-        return self._record(losses)
+        return recorded(self.loss_means, losses)
 
     def test_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """The same losses without learning."""
         images, losses = self.reconstruct(batch, training=False)
-        return self._record(losses | self.confront(images))
-
-    def _record(self, losses: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        for name, mean in self.loss_means.items():
-            mean.update_state(losses[name])
-        return {name: mean.result() for name, mean in self.loss_means.items()}
+        return recorded(self.loss_means, losses | self.confront(images))
 
     # -- serving and pictures -----------------------------------------------------------------------------------------------
     def signatures(self) -> dict[str, Any]:

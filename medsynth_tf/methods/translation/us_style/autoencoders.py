@@ -11,6 +11,7 @@ from medsynth_tf.data.transforms import from_unit_range
 from medsynth_tf.layers.initializers import layer_seed
 from medsynth_tf.losses.divergence import map_kl
 from medsynth_tf.methods.optimisation import Optimisation
+from medsynth_tf.methods.running_means import recorded
 from medsynth_tf.methods.translation.us_style.config import USStyleConfig
 from medsynth_tf.methods.translation.us_style.networks import Decoder, Encoder, StyleEncoder
 
@@ -80,16 +81,11 @@ class AutoEncoder(Optimisation, tf.keras.Model):
             losses = self._measured(batch, training=True)
             objective = self.replica_loss(tf.add_n(list(losses.values())), self.optimizer)
         self.apply(self.optimizer, tape.gradient(objective, self.learning_variables), self.learning_variables)
-        return self._record(losses)
+        return recorded(self.means, losses)
 
     def test_step(self, batch: Batch) -> dict[str, tf.Tensor]:
         """The same without learning."""
-        return self._record(self._measured(batch, training=False))
-
-    def _record(self, losses: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        for name, mean in self.means.items():
-            mean.update_state(losses[name])
-        return {name: mean.result() for name, mean in self.means.items()}
+        return recorded(self.means, self._measured(batch, training=False))
 
     def preview(self, batch: Batch) -> dict[str, tf.Tensor]:
         """Images and their reconstructions, uint8 [B, S, S, 1]."""

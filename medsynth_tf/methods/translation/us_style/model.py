@@ -14,6 +14,7 @@ from medsynth_tf.data.transforms import from_unit_range
 from medsynth_tf.layers.initializers import layer_seed
 from medsynth_tf.methods.averaging import WeightAverage
 from medsynth_tf.methods.base import Method
+from medsynth_tf.methods.running_means import recorded
 from medsynth_tf.methods.stage import Stage
 from medsynth_tf.methods.translation.us_style import serving
 from medsynth_tf.methods.translation.us_style.autoencoders import AutoEncoder
@@ -278,16 +279,11 @@ class USStyle(Method):
         self.apply(self.optimizer, tape.gradient(objective, self.network_variables), self.network_variables)
         if self.average is not None:
             self.average.update()
-        return self._record(losses)
+        return recorded(self.means, losses)
 
     def test_step(self, batch: Batch) -> dict[str, tf.Tensor]:
         """The same without learning."""
-        return self._record(self._measured(batch, training=False)[1])
-
-    def _record(self, losses: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        for name, mean in self.means.items():
-            mean.update_state(losses[name])
-        return {name: mean.result() for name, mean in self.means.items()}
+        return recorded(self.means, self._measured(batch, training=False)[1])
 
     # -- serving and pictures -----------------------------------------------------------------------------------------------
     def signatures(self) -> dict[str, Any]:
