@@ -49,6 +49,7 @@ LATENT, WIDTHS, ENTRY, BATCH = 32, (64, 32, 16, 16), 6, 8
 AVERAGE_DECAY = 0.98
 RECOVER_MARGIN, F1_MARGIN, ADDED = 0.35, 0.10, ("plus_n", "plus_3n")
 GRADES, LABEL_SIZE, GRADER_LEAST, GRADER_MOST_WITHOUT = 3, 64, 0.8, 0.5
+LABEL_EPOCHS = 20  # in whose second half learning rates fall
 # Stage 1 learns maps with all lesion codes of the fundus (as its networks expect): here exudates are code 4 of nine planes.
 LESIONS = ["retina", "optic_disc", "microaneurysm", "haemorrhage", "hard_exudate", "soft_exudate", "neovascularisation", "irma"]
 HARD_EXUDATE, OTHER = 4, 3
@@ -289,6 +290,9 @@ def label_experiment(seed: int, steps: int, picture: Path | None) -> dict[str, A
                     "discriminator_learning_rate": 2e-4,
                     "generator_class_loss": weight,
                     "batch_size": 32,
+                    "epochs": LABEL_EPOCHS,
+                    "decay_epochs": LABEL_EPOCHS // 2,
+                    "steps_per_epoch": steps // LABEL_EPOCHS,
                 },
             },
         )
@@ -306,7 +310,7 @@ def label_experiment(seed: int, steps: int, picture: Path | None) -> dict[str, A
             )
             .prefetch(4)
         )
-        model.fit(data, epochs=1, steps_per_epoch=steps, verbose=0)
+        model.fit(data, epochs=LABEL_EPOCHS, steps_per_epoch=steps // LABEL_EPOCHS, callbacks=[model.schedule()], verbose=0)
         seeds = tf.range(len(asked), dtype=tf.int64) + 10**9
         maps = _with_codes_of_the_phantom(harden(model({"grade": asked, "seed": seeds}), LABEL_SIZE).numpy())
         graded = grade_of(maps)

@@ -370,6 +370,25 @@ for name, strategy in strategies.items():
 """
 
 
+def test_both_label_learning_rates_fall_over_the_last_epochs():
+    config = tiny(epochs=4, decay_epochs=2, steps_per_epoch=1, generator_learning_rate=3e-4, discriminator_learning_rate=6e-4)
+    model = ms.create("semantic_retina", config)
+    model.compile()
+    stage = model.stages(ms.open_source(SOURCE))[0]
+    rates = []
+    for epoch in range(4):
+        for callback in stage.callbacks:
+            callback.on_epoch_begin(epoch)
+        players = (model.label_gan.generator_optimizer, model.label_gan.discriminator_optimizer)
+        rates.append([float(player.learning_rate) for player in players])
+    np.testing.assert_allclose(rates, [[3e-4, 6e-4], [3e-4, 6e-4], [2e-4, 4e-4], [1e-4, 2e-4]], rtol=1e-6)
+    constant = ms.create("semantic_retina", tiny(epochs=4))
+    constant.compile()
+    assert constant.stages(ms.open_source(SOURCE))[0].callbacks == []
+    with pytest.raises(ConfigError, match=r"label_generator.decay_epochs = 5: more than label_generator.epochs = 4"):
+        tiny(epochs=4, decay_epochs=5)
+
+
 def test_a_discriminator_that_ends_in_one_pixel_is_refused():
     with pytest.raises(ConfigError, match=r"must be a multiple of 2\^doublings = 64, and at least twice that"):
         tiny(doublings=6)

@@ -120,6 +120,7 @@ class LabelGeneratorConfig(Settings):
     mask_retina: bool = setting(False, help="sampled maps get an ideal disc for the field of view")
     batch_size: int = setting(64, minimum=1)
     epochs: int = setting(1000, minimum=1)
+    decay_epochs: int = setting(0, help="of them, the last ones in which learning rates fall to zero", minimum=0)
     steps_per_epoch: int | None = setting(None, help="steps that count as one epoch; default: one pass", minimum=1)
     grading: Literal["given", "random", "image_model", "label_model"] = setting(
         "given", help="where grades come from: the records' label, chance, or a classifier of photographs or of label maps"
@@ -132,7 +133,11 @@ class LabelGeneratorConfig(Settings):
     )
 
     def check(self) -> None:
-        """Sizes divide and leave a map to judge; a classifier has weights."""
+        """Sizes divide and leave a map to judge; rates fall within training; a classifier has weights."""
+        if self.decay_epochs > self.epochs:
+            raise ConfigError(
+                f"label_generator.decay_epochs = {self.decay_epochs}: more than label_generator.epochs = {self.epochs}"
+            )
         if self.size % 2**self.doublings or self.size < 2 ** (self.doublings + 1):
             raise ConfigError(
                 f"label_generator.size = {self.size}: must be a multiple of 2^doublings = {2**self.doublings}, and at least twice that"

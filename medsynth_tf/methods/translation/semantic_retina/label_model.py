@@ -11,6 +11,8 @@ from medsynth_tf.layers.initializers import layer_seed
 from medsynth_tf.losses.adversarial import hinge_discriminator, hinge_generator
 from medsynth_tf.losses.classification import cross_entropy
 from medsynth_tf.methods.optimisation import Optimisation
+from medsynth_tf.methods.running_means import recorded
+from medsynth_tf.methods.schedules import LinearDecay
 from medsynth_tf.methods.translation.semantic_retina.config import SemanticRetinaConfig
 from medsynth_tf.methods.translation.semantic_retina.label_networks import LabelDiscriminator, LabelGenerator
 from medsynth_tf.ops import labels as label_ops
@@ -87,6 +89,16 @@ class LabelGAN(Optimisation, tf.keras.Model):
         self.generator_optimizer.build(self.generator.trainable_variables)
         self.discriminator_optimizer.build(self.discriminator.trainable_variables)
 
+    def schedule(self) -> LinearDecay:
+        """Both learning rates, constant and then falling to zero over `decay_epochs`, so that the amounts that the players
+        chase each other over come to rest. A callback of `fit`; compile first."""
+        settings = self.config.label_generator
+        rates = [
+            (self.generator_optimizer, settings.generator_learning_rate),
+            (self.discriminator_optimizer, settings.discriminator_learning_rate),
+        ]
+        return LinearDecay(rates, settings.epochs, settings.decay_epochs)
+
     @property
     def metrics(self) -> list[tf.keras.metrics.Metric]:
         """Running means of the losses."""
@@ -126,9 +138,7 @@ class LabelGAN(Optimisation, tf.keras.Model):
         for step in range(settings.generator_steps):
             losses |= self.generator_step(batch["seed"], f"generator_{step}")
         losses["augmentation"] = self.augmentation.probability if self.augmentation is not None else tf.constant(0.0)
-        for name, mean in self.loss_means.items():
-            mean.update_state(losses[name])
-        return {name: mean.result() for name, mean in self.loss_means.items()}
+        return recorded(self.loss_means, losses)
 
     def discriminator_step(self, real: tf.Tensor, grade: tf.Tensor, seeds: tf.Tensor, use: str) -> dict[str, tf.Tensor]:
         """Hinge loss and the class term on real and fake; then the augmentation adapts."""

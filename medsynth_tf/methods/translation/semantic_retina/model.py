@@ -17,6 +17,7 @@ from medsynth_tf.losses.adversarial import feature_matching, hinge_discriminator
 from medsynth_tf.losses.divergence import gaussian_kl
 from medsynth_tf.methods.averaging import WeightAverage
 from medsynth_tf.methods.base import Method
+from medsynth_tf.methods.running_means import recorded
 from medsynth_tf.methods.schedules import LinearDecay
 from medsynth_tf.methods.stage import Stage
 from medsynth_tf.methods.translation.semantic_retina.config import SemanticRetinaConfig
@@ -168,6 +169,7 @@ class SemanticRetina(Method):
             epochs=settings.epochs,
             steps_per_epoch=settings.steps_per_epoch or available // settings.batch_size,
             batches=lambda first_step: label_batches(source, config, "train", config.seed, first_step, None, training=True),
+            callbacks=[label_gan.schedule()] if settings.decay_epochs else [],
             preview=self.preview_labels,
         )
 
@@ -306,17 +308,12 @@ class SemanticRetina(Method):
         self.apply(self.discriminator_optimizer, discriminator_gradients, discriminator_variables)
         if self.average is not None:
             self.average.update()
-        return self._record(losses)
+        return recorded(self.loss_means, losses)
 
     def test_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """The same losses without learning."""
         images, losses = self.reconstruct(batch, training=False)
-        return self._record(losses | self.confront(images, training=False))
-
-    def _record(self, losses: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        for name, mean in self.loss_means.items():
-            mean.update_state(losses[name])
-        return {name: mean.result() for name, mean in self.loss_means.items()}
+        return recorded(self.loss_means, losses | self.confront(images, training=False))
 
     # -- serving and pictures -----------------------------------------------------------------------------------------------
     def signatures(self) -> dict[str, Any]:
