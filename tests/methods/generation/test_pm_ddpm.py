@@ -1,5 +1,6 @@
 """Card 30: the items of the diffusion model, each by its number."""
 
+import math
 from unittest import mock
 
 import numpy as np
@@ -130,9 +131,9 @@ def table(values, t):
     return tf.gather(tf.constant(values, tf.float32), t)
 
 
-def run(process, predict, shape, *, steps=None, name=0, **how):
+def run(process, predict, shape, *, steps=None, name=0, start=None, **how):
     times = diffusion.timetable(process.steps, steps or process.steps)
-    start = tf.random.stateless_normal(shape, [99, name])
+    start = tf.random.stateless_normal(shape, [99, name]) if start is None else start
     return tf.function(lambda x: diffusion.reverse(process, times, predict, normals(shape, name), x, 0, len(times) - 1, **how))(
         start
     )
@@ -223,6 +224,45 @@ def test_m10_the_papers_schedule_forgets_the_modes_weights(kind, frequency, tole
     samples = run(process, two_mode_noise(process, 64), [3000, 64]).numpy().mean(-1)
     assert np.abs(np.abs(samples) - 1).max() < 0.2
     assert (samples > 0).mean() == pytest.approx(frequency, abs=tolerance)
+
+
+def test_m10_a_start_around_the_datas_mean_remembers_them():
+    # a reverse process that is exact ends in a mode as often as its start belongs to it
+    process, weight, spread = schedule("paper"), 0.9, 0.1
+    left = process.alpha_bar[-1]
+    for mean, least, most in ((0.0, 0.68, 0.74), (2 * weight - 1, 0.85, 1.0)):
+        start = math.sqrt(left) * mean + math.sqrt(1 - left) * np.random.default_rng(0).normal(size=[3000, 64])
+        odds = np.log(weight / (1 - weight)) + 2 * math.sqrt(left) * start.sum(1) / (left * spread**2 + 1 - left)
+        belongs = (1 / (1 + np.exp(-odds))).mean()
+        samples = run(process, two_mode_noise(process, 64), [3000, 64], start=tf.constant(start, tf.float32)).numpy().mean(-1)
+        assert (samples > 0).mean() == pytest.approx(belongs, abs=0.03)
+        assert least <= belongs <= most
+
+
+def test_the_start_is_the_marginal_of_a_data_set_that_is_its_mean():
+    model = created(**{"sampling.start": "mean", "image_size": 32})
+    model.data_mean.assign(tf.random.stateless_uniform(model.shape, [1, 2], -1.0, 1.0))
+    left = model.schedule.alpha_bar[-1]
+    seeds = tf.range(200, dtype=tf.int64)
+    around = model.start(seeds).numpy() - math.sqrt(left) * model.data_mean.numpy()
+    assert abs(around.mean()) < 0.005
+    assert around.std() == pytest.approx(math.sqrt(1 - left), rel=0.005)
+    model.config = model.config.replace({"sampling.start": "noise"})
+    np.testing.assert_allclose(model.start(seeds), around / math.sqrt(1 - left), atol=1e-5)
+
+
+def test_the_datas_mean_is_that_of_all_batches_seen_and_is_saved(tmp_path):
+    model = created(**{"sampling.start": "mean"})
+    batches = [batch_of(model, seed) for seed in range(3)]
+    for batch in batches:
+        model.train_step(batch)
+    expected = np.mean([model.joined(batch).numpy().mean(0) for batch in batches], 0)
+    np.testing.assert_allclose(model.data_mean, expected, atol=1e-6)
+    model.save(tmp_path / "model")
+    loaded = ms.load(tmp_path / "model")
+    np.testing.assert_array_equal(loaded.data_mean, model.data_mean)
+    seeds = tf.constant([3, 4], tf.int64)
+    np.testing.assert_array_equal(loaded.start(seeds), model.start(seeds))
 
 
 def test_timetables():
@@ -427,7 +467,7 @@ def test_the_loss_is_the_mean_square_of_the_noise_error_over_all_channels():
     batch = batch_of(model)
     seen = {}
     model.noise = lambda x, t, labels: seen.setdefault("x", x) * 0.0  # predicts nothing
-    loss = float(model.objective(batch, None))
+    loss = float(model.objective(model.joined(batch), batch["seed"], None))
     start, t = model.joined(batch), model.drawn_steps(batch["seed"])
     noise = diffusion.noise_of(model.schedule, seen["x"], t, start).numpy()
     assert loss == pytest.approx((noise**2).mean(), rel=1e-3)

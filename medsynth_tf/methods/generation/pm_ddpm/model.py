@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -52,6 +53,9 @@ class PMDDPM(JointImageMethod):
             name="network",
         )
         self.loss_mean = tf.keras.metrics.Mean(name="loss")
+        self.data_mean = self.add_weight(
+            "data_mean", self.shape, tf.float32, "zeros", trainable=False, aggregation=tf.VariableAggregation.MEAN
+        )
         inputs = {"x": tf.keras.Input([size, size, channels]), "t": tf.keras.Input([], dtype=tf.int32)}
         if self.conditional:
             inputs["label"] = tf.keras.Input([], dtype=tf.int64)
@@ -128,9 +132,8 @@ class PMDDPM(JointImageMethod):
         dropped = random.uniform(batch["seed"], (), "dropped label") < self.config.condition.drop
         return tf.where(dropped, tf.constant(NO_CLASS, tf.int64), batch["label"])
 
-    def objective(self, batch: dict[str, tf.Tensor], labels: tf.Tensor | None) -> tf.Tensor:
-        """mean ‖ε - ε_θ(x_t, t)‖² over all channels alike, float32 scalar (Ho et al., eq. 14)."""
-        real, seeds = self.joined(batch), batch["seed"]
+    def objective(self, real: tf.Tensor, seeds: tf.Tensor, labels: tf.Tensor | None) -> tf.Tensor:
+        """mean ‖ε - ε_θ(x_t, t)‖² over all channels of x_0 float32 [B, S, S, C] alike, float32 scalar (Ho et al., eq. 14)."""
         t = self.drawn_steps(seeds)
         noise = random.normal(seeds, self.shape, "noise")
         predicted = self.noise(diffusion.q_sample(self.schedule, real, t, noise), t, labels)
@@ -138,19 +141,23 @@ class PMDDPM(JointImageMethod):
 
     def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """One step; returns the running mean of the loss."""
+        real = self.joined(batch)
         with tf.GradientTape() as tape:
-            loss = self.objective(batch, self.kept_labels(batch))
+            loss = self.objective(real, batch["seed"], self.kept_labels(batch))
             objective = self.replica_loss(loss, self.optimizer)
         variables = self.network.trainable_variables
         self.apply(self.optimizer, tape.gradient(objective, variables), variables)
         if self.average is not None:
             self.average.update()
+        seen = tf.cast(tf.maximum(self.optimizer.iterations, 1), tf.float32)
+        self.data_mean.assign_add((tf.reduce_mean(real, axis=0) - self.data_mean) / seen)  # the mean of all batches so far
         self.loss_mean.update_state(loss)
         return {"loss": self.loss_mean.result()}
 
     def test_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """The loss without learning, with all labels."""
-        self.loss_mean.update_state(self.objective(batch, batch["label"] if self.conditional else None))
+        labels = batch["label"] if self.conditional else None
+        self.loss_mean.update_state(self.objective(self.joined(batch), batch["seed"], labels))
         return {"loss": self.loss_mean.result()}
 
     # -- sampling -----------------------------------------------------------------------------------------------------------
@@ -179,8 +186,16 @@ class PMDDPM(JointImageMethod):
         return diffusion.timetable(self.schedule.steps, sampling.few_steps if few else sampling.steps or self.schedule.steps)
 
     def start(self, seeds: tf.Tensor) -> tf.Tensor:
-        """x_T from N(0, I), float32 [B, S, S, C], one stream per seed."""
-        return random.normal(seeds, self.shape, "start")
+        """x_T as `sampling.start` says, float32 [B, S, S, C], one stream per seed.
+
+        Where the schedule ends before the image is gone, noise around 0 is not what the network has seen at step T: all of its pixels
+        are nearer to grey, and what it paints to make up for them is wrong for the image as a whole.
+        """
+        noise = random.normal(seeds, self.shape, "start")
+        if self.config.sampling.start == "noise":
+            return noise
+        left = self.schedule.alpha_bar[-1]
+        return math.sqrt(left) * self.data_mean + math.sqrt(1.0 - left) * noise
 
     @tf.function(autograph=False, reduce_retracing=True)
     def advance(
