@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
-from medsynth_tf.core.errors import ConfigError, DataError
+from medsynth_tf.core.errors import ConfigError
 from medsynth_tf.data.schema import RecordRequirements
 from medsynth_tf.data.source import Source
 from medsynth_tf.layers.initializers import layer_seed
@@ -21,8 +21,9 @@ from medsynth_tf.methods.running_means import recorded
 from medsynth_tf.methods.schedules import LinearDecay
 from medsynth_tf.methods.stage import Stage
 from medsynth_tf.methods.translation.semantic_retina.config import SemanticRetinaConfig
-from medsynth_tf.methods.translation.semantic_retina.data import batches, label_batches
+from medsynth_tf.methods.translation.semantic_retina.data import batches
 from medsynth_tf.methods.translation.semantic_retina.label_model import LabelGAN
+from medsynth_tf.methods.translation.semantic_retina.label_stages import label_stages
 from medsynth_tf.methods.translation.semantic_retina.sampling import harden, instance_map
 from medsynth_tf.networks.patchgan import MultiscaleDiscriminator
 from medsynth_tf.networks.spade_generator import SPADEGenerator, StyleEncoder
@@ -153,25 +154,9 @@ class SemanticRetina(Method):
             rates.decay_epochs,
         )
         translation = self.stage("translation", source, callbacks=[decay] if rates.decay_epochs else [])
-        return [translation] if self.label_gan is None else [self._label_stage(self.label_gan, source), translation]
-
-    def _label_stage(self, label_gan: LabelGAN, source: Source) -> Stage:
-        config, settings = self.config, self.config.label_generator
-        available = len(source.split("train", config.data.split_fractions, config.seed))
-        if available < settings.batch_size:
-            raise DataError(
-                f"the training split holds {available} records, less than one batch (label_generator.batch_size = "
-                f"{settings.batch_size})"
-            )
-        return Stage(
-            name="labels",
-            model=label_gan,
-            epochs=settings.epochs,
-            steps_per_epoch=settings.steps_per_epoch or available // settings.batch_size,
-            batches=lambda first_step: label_batches(source, config, "train", config.seed, first_step, None, training=True),
-            callbacks=[label_gan.schedule()] if settings.decay_epochs else [],
-            preview=self.preview_labels,
-        )
+        if self.label_gan is None:
+            return [translation]
+        return [*label_stages(self.label_gan, source, self.preview_labels), translation]
 
     def compile(
         self,
