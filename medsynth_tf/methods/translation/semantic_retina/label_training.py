@@ -34,7 +34,7 @@ class AdversarialLabelModel(Optimisation, tf.keras.Model):
     """A generator of soft label maps by grade and its discriminator, which take turns.
 
     Call it on {"grade": int [B], "seed": int64 [B]} for class probabilities [B, S, S, K]. Subclasses override `generated`, `judged`,
-    `real_planes` and the two lists of variables where their networks ask for more.
+    `real_planes`, `standing` and the two lists of variables where their networks ask for more.
 
     Args:
         config: of the method.
@@ -158,8 +158,11 @@ class AdversarialLabelModel(Optimisation, tf.keras.Model):
             losses |= self.discriminator_step(real, batch["grade"], batch["seed"], f"discriminator_{step}")
         for step in range(settings.generator_steps):
             losses |= self.generator_step(batch["seed"], f"generator_{step}")
-        losses["augmentation"] = self.augmentation.probability if self.augmentation is not None else tf.constant(0.0)
-        return recorded(self.loss_means, losses)
+        return recorded(self.loss_means, losses | self.standing())
+
+    def standing(self) -> dict[str, tf.Tensor]:
+        """What a step reports beside its losses: the augmentation's probability."""
+        return {"augmentation": self.augmentation.probability if self.augmentation is not None else tf.constant(0.0)}
 
     def discriminator_step(self, real: tf.Tensor, grade: tf.Tensor, seeds: tf.Tensor, use: str) -> dict[str, tf.Tensor]:
         """Hinge loss and the class term on real and fake; then the augmentation adapts."""

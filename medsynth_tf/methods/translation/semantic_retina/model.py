@@ -22,8 +22,7 @@ from medsynth_tf.methods.schedules import LinearDecay
 from medsynth_tf.methods.stage import Stage
 from medsynth_tf.methods.translation.semantic_retina.config import SemanticRetinaConfig
 from medsynth_tf.methods.translation.semantic_retina.data import batches
-from medsynth_tf.methods.translation.semantic_retina.label_model import LabelGAN
-from medsynth_tf.methods.translation.semantic_retina.label_stages import label_stages
+from medsynth_tf.methods.translation.semantic_retina.label_stages import label_stages, make_label_gan
 from medsynth_tf.methods.translation.semantic_retina.sampling import harden, instance_map
 from medsynth_tf.networks.patchgan import MultiscaleDiscriminator
 from medsynth_tf.networks.spade_generator import SPADEGenerator, StyleEncoder
@@ -77,7 +76,7 @@ class SemanticRetina(Method):
                 seed=layer_seed(seed, "encoder"),
                 name="encoder",
             )
-        self.label_gan = LabelGAN(config, name="label_gan") if config.label_generator.enabled else None
+        self.label_gan = make_label_gan(config) if config.label_generator.enabled else None
         self.perceptual_network = None
         if config.losses.perceptual > 0 and config.losses.perceptual_weights is not None:
             self.perceptual_network = VGG19Features(config.losses.perceptual_weights, name="perceptual_network")
@@ -377,10 +376,10 @@ class SemanticRetina(Method):
             image = to_pixels(self(batch))
         return {"label map": self._grey(batch["label_map"]), "synthetic": image, "real": batch["image"]}
 
-    def preview_labels(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Real label maps beside sampled ones of the same grades, each uint8 [B, s, s, 1]."""
+    def preview_labels(self, batch: dict[str, tf.Tensor], sampler: tf.keras.Model | None = None) -> dict[str, tf.Tensor]:
+        """Real label maps beside sampled ones of the same grades, each uint8 [B, s, s, 1]; by default the finished sampler's."""
         assert self.label_gan is not None
-        soft = self.label_gan({"grade": batch["grade"], "seed": batch["seed"]})
+        soft = (sampler or self.label_gan)({"grade": batch["grade"], "seed": batch["seed"]})
         return {"real": self._grey(batch["label_map"]), "sampled": self._grey(harden(soft, self.config.label_generator.size))}
 
     def _grey(self, label_map: tf.Tensor) -> tf.Tensor:
