@@ -38,7 +38,9 @@ class AdaptiveAugmentation(tf.keras.layers.Layer):
         fixed_probability: float | None = None,
         **kwargs: Any,
     ):
-        super().__init__(trainable=False, **kwargs)
+        super().__init__(
+            trainable=False, **{"autocast": False, **kwargs}
+        )  # images stay float32 in mixed precision, as draws are
         self.fill = float(fill) if isinstance(fill, (int, float)) else tuple(float(value) for value in fill)
         self.target, self.step, self.maximum, self.fixed_probability = target, step, maximum, fixed_probability
         self.probability = self.add_weight(

@@ -21,6 +21,11 @@ def downsample_nearest(x: tf.Tensor, factor: int) -> tf.Tensor:
     return x if factor == 1 else x[:, ::factor, ::factor]
 
 
+def downsample_average(x: tf.Tensor, factor: int) -> tf.Tensor:
+    """Average of each square of `factor` pixels: [B, H, W, C] → [B, H/f, W/f, C]. Planes that sum to 1 in each pixel keep doing so."""
+    return x if factor == 1 else tf.nn.avg_pool2d(x, factor, factor, "VALID")
+
+
 def halve_by_average(x: tf.Tensor) -> tf.Tensor:
     """Average over 3×3 windows at stride 2, padding one pixel all round and not counting it: [B, H, W, C] → [B, ⌈H/2⌉, ⌈W/2⌉, C].
 

@@ -45,10 +45,11 @@ def label_batches(
     first_step: int,
     epochs: int | None,
     training: bool,
+    batch_size: int | None = None,
 ) -> tf.data.Dataset:
     """Batches of stage 1: {"label_map": uint8 [B, s, s], "grade": int32 [B], "seed": int64 [B]}, s = `label_generator.size`.
 
-    In training, maps are flipped along both axes at random.
+    In training, maps are flipped along both axes at random. B is `batch_size`, by default `label_generator.batch_size`.
 
     Raises:
         DataError: as `batches`, and if grades are to come from the records' label and a record has none.
@@ -57,7 +58,8 @@ def label_batches(
     grading = make_grading(config)
     keys = split_keys(source, config, split)
     flips = {"horizontal": True, "vertical": True}
-    skip = first_step * settings.batch_size
+    batch_size = batch_size or settings.batch_size
+    skip = first_step * batch_size
     examples = square_examples(source, keys, config, seed, settings.size, skip, epochs, training, flips)
     if settings.grading == "given" and "label" not in examples.element_spec:
         raise DataError(
@@ -72,7 +74,7 @@ def label_batches(
         ):
             return {"label_map": batch["label_map"], "grade": tf.identity(grade), "seed": batch["seed"]}
 
-    graded_batches = examples.batch(settings.batch_size, drop_remainder=training).map(graded, deterministic=True)
+    graded_batches = examples.batch(batch_size, drop_remainder=training).map(graded, deterministic=True)
     return graded_batches.prefetch(tf.data.AUTOTUNE)
 
 

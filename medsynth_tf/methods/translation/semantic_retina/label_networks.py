@@ -11,13 +11,40 @@ from medsynth_tf.layers.normalization import BatchNormalization, SpectralConv2D
 from medsynth_tf.ops.resize import upsample_nearest
 
 
-def _kernel(seed: int, name: str) -> tf.keras.initializers.Initializer:
+def normal_kernel(seed: int, name: str) -> tf.keras.initializers.Initializer:
+    """N(0, 0.02), for the kernel of the layer called `name`."""
     return tf.keras.initializers.RandomNormal(0.0, 0.02, seed=layer_seed(seed, name))
 
 
-def _norm(seed: int, name: str) -> BatchNormalization:
+def batch_norm(seed: int, name: str) -> BatchNormalization:
+    """Batch norm called `name`, its scales from N(1, 0.02)."""
     gamma = tf.keras.initializers.RandomNormal(1.0, 0.02, seed=layer_seed(seed, name))
     return BatchNormalization(gamma_initializer=gamma, name=name)
+
+
+def discriminator_widths(filters: int, count: int) -> list[int]:
+    """F, 2F, 4F, 8F, 16F, 16F … from the finest map on: `count` of them."""
+    return [filters * min(2**i, 16) for i in range(count)]
+
+
+def discriminator_convolution(
+    width: int, kernel: int, stride: int, spectral_norm: bool, seed: int, name: str
+) -> tf.keras.layers.Conv2D:
+    """A discriminator's convolution called `name`, without bias and without padding."""
+    common: dict[str, Any] = {"use_bias": False, "kernel_initializer": normal_kernel(seed, name), "name": name}
+    if spectral_norm:
+        return SpectralConv2D(width, kernel, stride, "valid", seed=layer_seed(seed, name), **common)
+    return tf.keras.layers.Conv2D(width, kernel, stride, "valid", **common)
+
+
+def convolve(convolution: tf.keras.layers.Conv2D, x: tf.Tensor, training: bool) -> tf.Tensor:
+    """Calls a `discriminator_convolution`, of which only the spectrally normalised kind asks whether this is training."""
+    return convolution(x, training=training) if isinstance(convolution, SpectralConv2D) else convolution(x)
+
+
+def pad(x: tf.Tensor) -> tf.Tensor:
+    """One pixel of zeros all round: symmetric, unlike "same" at stride 2."""
+    return tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]])
 
 
 class LabelGenerator(tf.keras.Model):
@@ -56,15 +83,24 @@ class LabelGenerator(tf.keras.Model):
             embeddings_initializer=tf.keras.initializers.RandomNormal(0.0, 1.0, seed=layer_seed(seed, "embedding")),
             name="embedding",
         )
-        self.dense = tf.keras.layers.Dense(filters * self.side**2, kernel_initializer=_kernel(seed, "dense"), name="dense")
+        self.dense = tf.keras.layers.Dense(
+            filters * self.side**2, kernel_initializer=normal_kernel(seed, "dense"), name="dense"
+        )
         widths = [max(1, filters // 2 ** (i + 1)) for i in range(doublings - 1)] + [channels]
         self.convolutions = [
-            tf.keras.layers.Conv2D(width, 3, padding="same", kernel_initializer=_kernel(seed, f"conv_{i}"), name=f"conv_{i}")
+            tf.keras.layers.Conv2D(
+                width, 3, padding="same", kernel_initializer=normal_kernel(seed, f"conv_{i}"), name=f"conv_{i}"
+            )
             for i, width in enumerate(widths)
         ]
-        self.norms = [_norm(seed, f"norm_{i}") for i in range(doublings)]
+        self.norms = [batch_norm(seed, f"norm_{i}") for i in range(doublings)]
         self.to_classes = tf.keras.layers.Conv2D(
-            channels, 3, padding="same", kernel_initializer=_kernel(seed, "to_classes"), dtype=tf.float32, name="to_classes"
+            channels,
+            3,
+            padding="same",
+            kernel_initializer=normal_kernel(seed, "to_classes"),
+            dtype=tf.float32,
+            name="to_classes",
         )
 
     def call(self, inputs: dict[str, tf.Tensor], training: bool = False) -> tf.Tensor:
@@ -101,25 +137,21 @@ class LabelDiscriminator(tf.keras.Model):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        self.convolutions = []
-        for i in range(halvings):
-            name, width = f"conv_{i}", filters * min(2**i, 16)
-            common: dict[str, Any] = {"use_bias": False, "kernel_initializer": _kernel(seed, name), "name": name}
-            if spectral_norm:
-                self.convolutions.append(SpectralConv2D(width, 3, 2, "valid", seed=layer_seed(seed, name), **common))
-            else:
-                self.convolutions.append(tf.keras.layers.Conv2D(width, 3, 2, "valid", **common))
-        self.spectral_norm = spectral_norm
-        self.norms = [_norm(seed, f"norm_{i}") for i in range(halvings)]
-        self.score = tf.keras.layers.Dense(1, kernel_initializer=_kernel(seed, "score"), dtype=tf.float32, name="score")
-        self.grade = tf.keras.layers.Dense(grades, kernel_initializer=_kernel(seed, "grade"), dtype=tf.float32, name="grade")
+        self.convolutions = [
+            discriminator_convolution(width, 3, 2, spectral_norm, seed, f"conv_{i}")
+            for i, width in enumerate(discriminator_widths(filters, halvings))
+        ]
+        self.norms = [batch_norm(seed, f"norm_{i}") for i in range(halvings)]
+        self.score = tf.keras.layers.Dense(1, kernel_initializer=normal_kernel(seed, "score"), dtype=tf.float32, name="score")
+        self.grade = tf.keras.layers.Dense(
+            grades, kernel_initializer=normal_kernel(seed, "grade"), dtype=tf.float32, name="grade"
+        )
 
     def call(self, planes: tf.Tensor, training: bool = False) -> dict[str, tf.Tensor]:
         """Label planes [B, S, S, K] → {"score": [B, 1], "grade": logits [B, grades]}, float32."""
         x = planes
         for convolution, norm in zip(self.convolutions, self.norms):
-            x = tf.pad(x, [[0, 0], [1, 1], [1, 1], [0, 0]])  # symmetric, unlike "same" at stride 2
-            x = convolution(x, training=training) if self.spectral_norm else convolution(x)
+            x = convolve(convolution, pad(x), training)
             x = tf.nn.leaky_relu(norm(x, training=training), 0.2)
         x = tf.reshape(x, [-1, x.shape[1] * x.shape[2] * x.shape[3]])
         return {"score": self.score(x), "grade": self.grade(x)}

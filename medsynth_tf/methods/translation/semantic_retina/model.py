@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 import tensorflow as tf
 
-from medsynth_tf.core.errors import ConfigError, DataError
+from medsynth_tf.core.errors import ConfigError
 from medsynth_tf.data.schema import RecordRequirements
 from medsynth_tf.data.source import Source
 from medsynth_tf.layers.initializers import layer_seed
@@ -21,8 +21,8 @@ from medsynth_tf.methods.running_means import recorded
 from medsynth_tf.methods.schedules import LinearDecay
 from medsynth_tf.methods.stage import Stage
 from medsynth_tf.methods.translation.semantic_retina.config import SemanticRetinaConfig
-from medsynth_tf.methods.translation.semantic_retina.data import batches, label_batches
-from medsynth_tf.methods.translation.semantic_retina.label_model import LabelGAN
+from medsynth_tf.methods.translation.semantic_retina.data import batches
+from medsynth_tf.methods.translation.semantic_retina.label_stages import label_stages, make_label_gan
 from medsynth_tf.methods.translation.semantic_retina.sampling import harden, instance_map
 from medsynth_tf.networks.patchgan import MultiscaleDiscriminator
 from medsynth_tf.networks.spade_generator import SPADEGenerator, StyleEncoder
@@ -76,7 +76,7 @@ class SemanticRetina(Method):
                 seed=layer_seed(seed, "encoder"),
                 name="encoder",
             )
-        self.label_gan = LabelGAN(config, name="label_gan") if config.label_generator.enabled else None
+        self.label_gan = make_label_gan(config) if config.label_generator.enabled else None
         self.perceptual_network = None
         if config.losses.perceptual > 0 and config.losses.perceptual_weights is not None:
             self.perceptual_network = VGG19Features(config.losses.perceptual_weights, name="perceptual_network")
@@ -153,25 +153,9 @@ class SemanticRetina(Method):
             rates.decay_epochs,
         )
         translation = self.stage("translation", source, callbacks=[decay] if rates.decay_epochs else [])
-        return [translation] if self.label_gan is None else [self._label_stage(self.label_gan, source), translation]
-
-    def _label_stage(self, label_gan: LabelGAN, source: Source) -> Stage:
-        config, settings = self.config, self.config.label_generator
-        available = len(source.split("train", config.data.split_fractions, config.seed))
-        if available < settings.batch_size:
-            raise DataError(
-                f"the training split holds {available} records, less than one batch (label_generator.batch_size = "
-                f"{settings.batch_size})"
-            )
-        return Stage(
-            name="labels",
-            model=label_gan,
-            epochs=settings.epochs,
-            steps_per_epoch=settings.steps_per_epoch or available // settings.batch_size,
-            batches=lambda first_step: label_batches(source, config, "train", config.seed, first_step, None, training=True),
-            callbacks=[label_gan.schedule()] if settings.decay_epochs else [],
-            preview=self.preview_labels,
-        )
+        if self.label_gan is None:
+            return [translation]
+        return [*label_stages(self.label_gan, source, self.preview_labels), translation]
 
     def compile(
         self,
@@ -392,10 +376,10 @@ class SemanticRetina(Method):
             image = to_pixels(self(batch))
         return {"label map": self._grey(batch["label_map"]), "synthetic": image, "real": batch["image"]}
 
-    def preview_labels(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-        """Real label maps beside sampled ones of the same grades, each uint8 [B, s, s, 1]."""
+    def preview_labels(self, batch: dict[str, tf.Tensor], sampler: tf.keras.Model | None = None) -> dict[str, tf.Tensor]:
+        """Real label maps beside sampled ones of the same grades, each uint8 [B, s, s, 1]; by default the finished sampler's."""
         assert self.label_gan is not None
-        soft = self.label_gan({"grade": batch["grade"], "seed": batch["seed"]})
+        soft = (sampler or self.label_gan)({"grade": batch["grade"], "seed": batch["seed"]})
         return {"real": self._grey(batch["label_map"]), "sampled": self._grey(harden(soft, self.config.label_generator.size))}
 
     def _grey(self, label_map: tf.Tensor) -> tf.Tensor:
