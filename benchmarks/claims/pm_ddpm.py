@@ -5,7 +5,7 @@
 For each seed a DDPM with the paper's schedule learns 512 phantom eyes with the optic disc's mask as fourth channel. The disc is
 looked for in 48 generated photographs by brightness alone: it must agree with the generated mask better than with the masks of other
 samples, by 0.35 in Dice. Nothing is asserted of colours or areas at this size. Then the same weights sample the same noises by DDIM in
-10, 25, 50 and 300 steps, and by all 300 of DDPM from noise around the data's mean: pairing, mask areas and time are reported.
+10, 25, 50 and 300 steps, and by all 300 of DDPM from a Gaussian start: pairing, mask areas and time are reported.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def sampled(model, count: int, **sampling: Any) -> tuple[dict[str, np.ndarray], 
     other = ms.create("pm_ddpm", model.config.replace({f"sampling.{name}": value for name, value in sampling.items()}))
     with model.averaged_weights():
         other.network.set_weights(model.network.get_weights())
-    other.data_mean.assign(model.data_mean)
+    other.data.set_weights(model.data.get_weights())
     signature = other.signatures()["serving_default"]
     seeds = tf.constant([derive_seed(model.config.seed, "claim", index) for index in range(count)], tf.int64)
     signature.get_concrete_function()
@@ -96,18 +96,18 @@ def main() -> int:
             f"training {seconds:.0f} s, 300 DDPM steps of {arguments.samples} samples {sampling_seconds:.1f} s",
             flush=True,
         )
-        around_mean, _ = sampled(model, arguments.samples, start="mean")
-        run["from_mean"] = score(around_mean)
+        from_gaussian, _ = sampled(model, arguments.samples, start="gaussian")
+        run["from_gaussian"] = score(from_gaussian)
         print(
-            f"  from the data's mean: paired {run['from_mean']['paired']:.3f}, shuffled {run['from_mean']['shuffled']:.3f}, "
-            f"mask area {run['from_mean']['area']:.1f} px, empty {run['from_mean']['empty']:.2f}",
+            f"  Gaussian start: paired {run['from_gaussian']['paired']:.3f}, shuffled {run['from_gaussian']['shuffled']:.3f}, "
+            f"mask area {run['from_gaussian']['area']:.1f} px, empty {run['from_gaussian']['empty']:.2f}",
             flush=True,
         )
         if seed != arguments.seeds[0]:
             continue
         if arguments.picture:
             write_picture(arguments.picture, samples)
-            write_picture(arguments.picture.replace(".png", "-mean.png"), around_mean)
+            write_picture(arguments.picture.replace(".png", "-gaussian.png"), from_gaussian)
         for clip in (False, True):
             for steps in arguments.ddim_steps:
                 samples, sampling_seconds = sampled(model, arguments.samples, sampler="ddim", steps=steps, clip_start=clip)

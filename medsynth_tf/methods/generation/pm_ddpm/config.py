@@ -79,9 +79,8 @@ class SamplingConfig(Settings):
     steps: int | None = setting(None, help="of ddim; null: all T", minimum=1)
     few_steps: int = setting(25, help="DDIM steps of the signature few_steps and of previews", minimum=1)
     eta: float = setting(0.0, help="fresh noise of ddim: 0 none, 1 as much as ddpm", minimum=0.0, maximum=1.0)
-    start: Literal["noise", "mean"] = setting(
-        "noise",
-        help="x_T from N(0, I), or from N(√ᾱ_T·μ, (1 - ᾱ_T)·I), μ the mean of the training data: what a short schedule leaves",
+    start: Literal["noise", "gaussian"] = setting(
+        "noise", help="x_T from N(0, I), or from the Gaussian with the moments that noised training data have at step T"
     )
     clip_start: bool = setting(False, help="clip the predicted image to [-1, 1] at each step, as in Ho et al.'s code")
 

@@ -13,9 +13,11 @@ from medsynth_tf.data.joint_images import pairs
 from medsynth_tf.data.schema import RecordRequirements
 from medsynth_tf.data.source import Source
 from medsynth_tf.layers.initializers import layer_seed
+from medsynth_tf.layers.running_gaussian import RunningGaussian
 from medsynth_tf.methods.averaging import WeightAverage
 from medsynth_tf.methods.generation.pm_ddpm.config import PMDDPMConfig
 from medsynth_tf.methods.joint_images import JointImageMethod
+from medsynth_tf.methods.stage import Stage
 from medsynth_tf.networks.diffusion_unet import DiffusionUNet
 from medsynth_tf.ops import diffusion, random
 
@@ -53,9 +55,7 @@ class PMDDPM(JointImageMethod):
             name="network",
         )
         self.loss_mean = tf.keras.metrics.Mean(name="loss")
-        self.data_mean = self.add_weight(
-            "data_mean", self.shape, tf.float32, "zeros", trainable=False, aggregation=tf.VariableAggregation.MEAN
-        )
+        self.data = RunningGaussian(self.shape, name="data")
         inputs = {"x": tf.keras.Input([size, size, channels]), "t": tf.keras.Input([], dtype=tf.int32)}
         if self.conditional:
             inputs["label"] = tf.keras.Input([], dtype=tf.int64)
@@ -120,6 +120,11 @@ class PMDDPM(JointImageMethod):
         return [self.loss_mean]
 
     # -- training -----------------------------------------------------------------------------------------------------------
+    def stages(self, source: Source) -> list[Stage]:
+        """One; moments of other data, which a loaded model brings along, are forgotten."""
+        self.data.reset()
+        return super().stages(source)
+
     def drawn_steps(self, seeds: tf.Tensor) -> tf.Tensor:
         """Steps int32 [B], uniform over 1 … T (or T - 1, see `schedule.train_on_last`), one per seed."""
         most = self.schedule.steps - (not self.config.schedule.train_on_last)
@@ -149,8 +154,7 @@ class PMDDPM(JointImageMethod):
         self.apply(self.optimizer, tape.gradient(objective, variables), variables)
         if self.average is not None:
             self.average.update()
-        seen = tf.cast(tf.maximum(self.optimizer.iterations, 1), tf.float32)
-        self.data_mean.assign_add((tf.reduce_mean(real, axis=0) - self.data_mean) / seen)  # the mean of all batches so far
+        self.data.observe(real, batch["seed"])
         self.loss_mean.update_state(loss)
         return {"loss": self.loss_mean.result()}
 
@@ -189,13 +193,14 @@ class PMDDPM(JointImageMethod):
         """x_T as `sampling.start` says, float32 [B, S, S, C], one stream per seed.
 
         Where the schedule ends before the image is gone, noise around 0 is not what the network has seen at step T: all of its pixels
-        are nearer to grey, and what it paints to make up for them is wrong for the image as a whole.
+        are nearer to grey, and what it paints to make up for them is wrong for the image as a whole. "gaussian" is
+        √ᾱ_T·N(μ, Σ) + √(1 - ᾱ_T)·N(0, I), μ and Σ those of the training data.
         """
         noise = random.normal(seeds, self.shape, "start")
         if self.config.sampling.start == "noise":
             return noise
         left = self.schedule.alpha_bar[-1]
-        return math.sqrt(left) * self.data_mean + math.sqrt(1.0 - left) * noise
+        return math.sqrt(left) * self.data(seeds) + math.sqrt(1.0 - left) * noise
 
     @tf.function(autograph=False, reduce_retracing=True)
     def advance(

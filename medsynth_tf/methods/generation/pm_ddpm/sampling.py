@@ -65,7 +65,7 @@ def sample_resumable(
 def _identity(model: PMDDPM, seeds: Sequence[int], labels: Sequence[int] | None, few: bool) -> str:
     """sha256 of all that decides the samples."""
     digest = hashlib.sha256(json.dumps([model.config.to_dict(), list(seeds), labels and list(labels), few]).encode())
-    for variable in [*model.network.trainable_variables, model.data_mean]:
+    for variable in [*model.network.trainable_variables, *model.data.weights]:
         digest.update(variable.numpy().tobytes())
     return digest.hexdigest()
 
