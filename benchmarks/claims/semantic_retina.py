@@ -341,15 +341,13 @@ def _with_codes_of_the_phantom(maps: np.ndarray) -> np.ndarray:
 def verdict(translation: list[dict[str, Any]], labels: list[dict[str, Any]], settings: dict[str, Any]) -> dict[str, Any]:
     """The report of all seeds: whether each margin holds, and, for the record, what synthetic pairs add to real ones."""
     gain = {name: [row["spade"][name] - row["real_only"] for row in translation] for name in ADDED}
-    margins = [margin for row in translation for margin in row["margins"].values()]
+    margins = [margin for row in translation for margin in row["margins"].values()] + [row["margin"] for row in labels]
     return {
         "claim": f"in each seed recover(SPADE) >= recover(plain) + {RECOVER_MARGIN}, and F1(real + n SPADE) >= F1(real + n plain) + "
-        f"{F1_MARGIN}; stage 1's gate is reported apart (label_gate)",
+        f"{F1_MARGIN}; a grader recognises the grades of sampled label maps with accuracy >= {GRADER_LEAST}, and without the "
+        f"generator's class term with <= {GRADER_MOST_WITHOUT}",
         "holds": all(margin >= 0 for margin in margins),
         "smallest_margin": min(margins, default=None),
-        "label_gate": f"a grader recognises the grades of sampled label maps with accuracy >= {GRADER_LEAST}, and without the "
-        f"generator's class term with <= {GRADER_MOST_WITHOUT}",
-        "label_gate_holds": all(row["margin"] >= 0 for row in labels) if labels else None,
         "mean_gain": {name: float(np.mean(gains)) for name, gains in gain.items()} if translation else None,
         "settings": settings,
         "translation": translation,
@@ -405,9 +403,7 @@ def main() -> int:
         print(f"label maps, seed {seed}: {json.dumps(found)}", flush=True)
     print(f"mean gain over real pairs alone, not part of the claim: {report['mean_gain']}")
     print("the claim holds" if report["holds"] else "THE CLAIM DOES NOT HOLD")
-    if report["label_gate_holds"] is False:
-        print("STAGE 1'S GATE IS NOT MET IN EACH SEED")
-    return 0 if report["holds"] and report["label_gate_holds"] is not False else 1
+    return 0 if report["holds"] else 1
 
 
 if __name__ == "__main__":
