@@ -9,10 +9,13 @@ def evenly(dataset: tf.data.Dataset, replicas: int) -> tf.data.Dataset:
     """Held-out batches such that each replica gets as many examples of each as the others.
 
     A smaller last batch would leave a replica without any, and convolutions of nothing fail. So with several replicas batches hold
-    one example for each, and what is left over at the end, fewer examples than replicas, is not looked at.
+    one example for each, and the last one is filled up with examples from the beginning, which then count twice.
 
     Args:
         dataset: batches of one pass, of any sizes.
         replicas: how many share a batch; with one the data set stays as it is.
     """
-    return dataset if replicas == 1 else dataset.unbatch().batch(replicas, drop_remainder=True)
+    if replicas == 1:
+        return dataset
+    examples = dataset.unbatch()
+    return examples.concatenate(examples.repeat().take(replicas - 1)).batch(replicas, drop_remainder=True)
