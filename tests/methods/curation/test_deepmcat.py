@@ -25,6 +25,7 @@ from medsynth_tf.metrics.clustering import normalised_mutual_information, purity
 from medsynth_tf.networks.deep_clustering import VGG16, ClusteringNetwork, dense
 from medsynth_tf.ops.clustering import _split_into_empty, kmeans, squared_distances
 from medsynth_tf.training.trainer import train
+from tests.methods.interruption import StopAfter
 from tests.methods.tiny import TINY
 
 OVERRIDES, SOURCE = TINY["deepmcat"]
@@ -313,25 +314,12 @@ def test_m12_adaptive_pooling_averages_its_bins():
 # -- whole runs ---------------------------------------------------------------------------------------------------------------
 
 
-class Stop(tf.keras.callbacks.Callback):
-    """Breaks the run off after so many steps."""
-
-    def __init__(self, steps):
-        super().__init__()
-        self.left = steps
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.left -= 1
-        if self.left == 0:
-            raise KeyboardInterrupt
-
-
 def test_m13_a_run_that_was_broken_off_ends_as_one_that_was_not(tmp_path):
     config = tiny(training__epochs=3, training__checkpoint_steps=4, data__split_fractions=[0.8, 0.0, 0.2])
     whole = train(config, source(), tmp_path / "whole", progress=False)
     with pytest.raises(KeyboardInterrupt):
         train(
-            config, source(), tmp_path / "broken", progress=False, callbacks=[Stop(14)]
+            config, source(), tmp_path / "broken", progress=False, callbacks=[StopAfter(14)]
         )  # in the second round, between checkpoints
     again = train(config, source(), tmp_path / "broken", progress=False)
     assert whole.finished

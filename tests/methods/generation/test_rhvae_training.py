@@ -17,6 +17,7 @@ from medsynth_tf.methods.generation.rhvae.data import slots
 from medsynth_tf.methods.generation.rhvae.model import RHVAE
 from medsynth_tf.training.trainer import train
 from tests.methods.generation.test_rhvae import SOURCE, batch_of, created, tiny
+from tests.methods.interruption import StopAfter
 
 # -- M14, M15 ---------------------------------------------------------------------------------------------------------------
 
@@ -113,16 +114,8 @@ def test_m14_classes_are_trained_one_after_the_other_and_go_on_after_a_kill(tmp_
     for generator, count in zip(whole.model.models, per_class):
         assert int(generator.optimizer.iterations) == 5 * (count // 6)
 
-    class Kill(tf.keras.callbacks.Callback):
-        steps = 0
-
-        def on_train_batch_end(self, batch, logs=None):
-            self.steps += 1
-            if self.steps == 3:
-                raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        train(config, source, tmp_path / "killed", progress=False, callbacks=[Kill()])
+        train(config, source, tmp_path / "killed", progress=False, callbacks=[StopAfter(3)])
     resumed = train(config, source, tmp_path / "killed", progress=False)
     for a, b in zip(whole.model.variables, resumed.model.variables):
         np.testing.assert_array_equal(a, b)

@@ -13,6 +13,7 @@ import tensorflow as tf
 import medsynth_tf as ms
 from medsynth_tf.methods.saving import load
 from medsynth_tf.training.trainer import train
+from tests.methods.interruption import StopAfter
 from tests.methods.tiny import TINY
 
 SOURCE = "phantom:graded_lesions?count=11&size=32"  # nine to train on, so that a pass ends with half a batch
@@ -79,23 +80,6 @@ def test_two_replicas_compute_what_one_device_does(tmp_path):
             assert second[name] == pytest.approx(first[name], abs=2e-4), name
 
 
-class Killed(Exception):
-    pass
-
-
-class KillIn(tf.keras.callbacks.Callback):
-    """Fails after so many steps over all stages."""
-
-    def __init__(self, steps):
-        super().__init__()
-        self.left = steps
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.left -= 1
-        if self.left == 0:
-            raise Killed
-
-
 @pytest.mark.slow
 def test_runs_killed_in_any_stage_go_on_to_the_same_weights(tmp_path):
     source = ms.open_source(SOURCE)
@@ -104,8 +88,8 @@ def test_runs_killed_in_any_stage_go_on_to_the_same_weights(tmp_path):
     parts = [whole, *(part for part in whole._flatten_layers(include_self=False) if isinstance(part, tf.keras.Model))]
     means = {v.ref() for part in parts for metric in part.metrics for v in metric.variables}
     for steps in (1, 4, 8, 10):  # in each of the four stages
-        with pytest.raises(Killed):
-            train(tiny(), source, tmp_path / str(steps), progress=False, callbacks=[KillIn(steps)])
+        with pytest.raises(KeyboardInterrupt):
+            train(tiny(), source, tmp_path / str(steps), progress=False, callbacks=[StopAfter(steps)])
         resumed = train(tiny(), source, tmp_path / str(steps), progress=False).model
         for one, other in zip(whole.variables, resumed.variables):
             if one.ref() in means:

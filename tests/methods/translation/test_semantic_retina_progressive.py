@@ -17,6 +17,7 @@ from medsynth_tf.methods.translation.semantic_retina.progressive_networks import
 from medsynth_tf.ops import labels
 from medsynth_tf.ops.resize import downsample_average
 from medsynth_tf.training.trainer import train
+from tests.methods.interruption import StopAfter
 from tests.methods.translation.test_semantic_retina_labels import SOURCE, TINY
 
 WIDTHS = (8, 6, 4)
@@ -269,19 +270,6 @@ def test_it_trains_exports_answers_and_loads(trained, tmp_path):
     np.testing.assert_array_equal(alone["label_map"][0], answer["label_map"][1])
     again = ms.load(trained.folder / "model")
     np.testing.assert_array_equal(again.label_gan({"grade": grade, "seed": seed}), soft)
-
-
-class StopAfter(tf.keras.callbacks.Callback):
-    """Breaks off after so many steps of a process, as a kill would."""
-
-    def __init__(self, steps):
-        super().__init__()
-        self.left = steps
-
-    def on_train_batch_end(self, batch, logs=None):
-        self.left -= 1
-        if self.left == 0:
-            raise KeyboardInterrupt
 
 
 @pytest.mark.slow
