@@ -1,7 +1,8 @@
 """Denoising diffusion: noise schedules, the forward process, and single steps of the reverse one.
 
 Steps are counted t = 1 … T; t = 0 is the image. Tables have T + 1 entries, so that entry t is that of step t: β_0 = 0, ᾱ_0 = 1.
-Sources: Ho et al., arXiv:2006.11239 (DDPM); Song et al., arXiv:2010.02502 (DDIM); Nichol and Dhariwal, arXiv:2102.09672 (cosine).
+Sources: Ho et al., arXiv:2006.11239 (DDPM); Song et al., arXiv:2010.02502 (DDIM); Nichol and Dhariwal, arXiv:2102.09672 (cosine);
+Salimans and Ho, arXiv:2202.00512 (velocity).
 """
 
 from __future__ import annotations
@@ -103,6 +104,22 @@ def noise_of(schedule: Schedule, x: tf.Tensor, t: tf.Tensor, start: tf.Tensor) -
     """The ε that leads from `start` to x at step t: the inverse of `predict_start`."""
     rank = x.shape.rank
     return (x - at(np.sqrt(schedule.alpha_bar), t, rank) * start) / at(np.sqrt(1 - schedule.alpha_bar), t, rank)
+
+
+def velocity(schedule: Schedule, start: tf.Tensor, t: tf.Tensor, noise: tf.Tensor) -> tf.Tensor:
+    """v = √ᾱ_t ε - √(1 - ᾱ_t) x_0 (Salimans and Ho, section 4): what a network can be asked for in place of ε.
+
+    Where little is left of the image, it is nearly -x_0, so that the image's large forms are learned there and not divided by
+    √ᾱ_t out of small errors of ε. Arguments as for `q_sample`.
+    """
+    rank = start.shape.rank
+    return at(np.sqrt(schedule.alpha_bar), t, rank) * noise - at(np.sqrt(1 - schedule.alpha_bar), t, rank) * start
+
+
+def noise_of_velocity(schedule: Schedule, x: tf.Tensor, t: tf.Tensor, predicted: tf.Tensor) -> tf.Tensor:
+    """ε = √ᾱ_t v + √(1 - ᾱ_t) x_t for x_t [B, …], t int [B] and v of x_t's shape."""
+    rank = x.shape.rank
+    return at(np.sqrt(schedule.alpha_bar), t, rank) * predicted + at(np.sqrt(1 - schedule.alpha_bar), t, rank) * x
 
 
 def ddpm_step(schedule: Schedule, x: tf.Tensor, t: tf.Tensor, predicted: tf.Tensor, fresh: tf.Tensor) -> tf.Tensor:

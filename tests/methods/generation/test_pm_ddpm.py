@@ -463,12 +463,46 @@ def test_the_loss_is_the_mean_square_of_the_noise_error_over_all_channels():
     model = created()
     batch = batch_of(model)
     seen = {}
-    model.noise = lambda x, t, labels: seen.setdefault("x", x) * 0.0  # predicts nothing
+    model.predicted = lambda x, t, labels: seen.setdefault("x", x) * 0.0  # predicts nothing
     loss = float(model.objective(model.joined(batch), batch["seed"], None))
     start, t = model.joined(batch), model.drawn_steps(batch["seed"])
     noise = diffusion.noise_of(model.schedule, seen["x"], t, start).numpy()
     assert loss == pytest.approx((noise**2).mean(), rel=1e-3)
     assert abs(noise.std() - 1) < 0.05
+
+
+@pytest.mark.parametrize("kind", ["paper", "rescaled", "cosine"])
+def test_velocity_and_noise_follow_from_each_other_at_every_step(kind):
+    process, t = schedule(kind), tf.range(1, 301)
+    x = tf.random.stateless_uniform([300, 6, 6, 4], [3, 4], -1.0, 1.0)
+    noise = tf.random.stateless_normal(x.shape, [5, 6])
+    noisy, velocity = diffusion.q_sample(process, x, t, noise), diffusion.velocity(process, x, t, noise)
+    angle = np.arctan2(np.sqrt(1 - process.alpha_bar[1:]), np.sqrt(process.alpha_bar[1:]))[:, None, None, None]
+    # x_t = cos φ x_0 + sin φ ε turns with φ, and v is the speed at which it does
+    np.testing.assert_allclose(velocity, np.cos(angle) * noise - np.sin(angle) * x, atol=1e-5)
+    np.testing.assert_allclose(diffusion.noise_of_velocity(process, noisy, t, velocity), noise, atol=1e-5)
+
+
+def test_a_network_of_velocities_learns_them_and_samples_by_them():
+    model = created(**{"network.predicts": "velocity", "schedule.kind": "cosine"})
+    batch = batch_of(model)
+    real, t = model.joined(batch), model.drawn_steps(batch["seed"])
+    seen = {}
+    model.predicted = lambda x, t, labels: seen.setdefault("x", x) * 0.0  # predicts nothing
+    loss = float(model.objective(real, batch["seed"], None))
+    noise = diffusion.noise_of(model.schedule, seen["x"], t, real).numpy().astype(np.float64)
+    bar = model.schedule.alpha_bar[t.numpy()][:, None, None, None]
+    assert loss == pytest.approx(((np.sqrt(bar) * noise - np.sqrt(1 - bar) * real.numpy()) ** 2).mean(), rel=1e-3)
+
+    point = real[:1]  # data of a single image, whose velocities are known exactly
+
+    def exact(x, t, labels):
+        noise = diffusion.noise_of(model.schedule, x, t, point)
+        return diffusion.velocity(model.schedule, tf.broadcast_to(point, tf.shape(x)), t, noise)
+
+    model.predicted = exact
+    samples = model.sample(tf.constant([1, 2], tf.int64))
+    np.testing.assert_allclose(samples, tf.tile(point, [2, 1, 1, 1]), atol=1e-4)
 
 
 def test_every_weight_learns_and_the_step_is_traced_once():

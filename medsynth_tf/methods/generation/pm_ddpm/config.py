@@ -44,6 +44,9 @@ class NetworkConfig(Settings):
     most_attention_side: int = setting(
         64, help="no attention on maps larger than this; it grows with the fourth power", minimum=1
     )
+    predicts: Literal["noise", "velocity"] = setting(
+        "noise", help="ε, as in the paper, or v = √ᾱ ε - √(1-ᾱ) x_0 (arXiv:2202.00512), which learns the image's large forms sooner"
+    )
 
     def check(self) -> None:
         """Places exist, heads divide widths."""

@@ -138,11 +138,13 @@ class PMDDPM(JointImageMethod):
         return tf.where(dropped, tf.constant(NO_CLASS, tf.int64), batch["label"])
 
     def objective(self, real: tf.Tensor, seeds: tf.Tensor, labels: tf.Tensor | None) -> tf.Tensor:
-        """mean ‖ε - ε_θ(x_t, t)‖² over all channels of x_0 float32 [B, S, S, C] alike, float32 scalar (Ho et al., eq. 14)."""
+        """mean ‖ε - ε_θ(x_t, t)‖² over all channels of x_0 float32 [B, S, S, C] alike, float32 scalar (Ho et al., eq. 14); of v in
+        the place of ε with `network.predicts: velocity`."""
         t = self.drawn_steps(seeds)
         noise = random.normal(seeds, self.shape, "noise")
-        predicted = self.noise(diffusion.q_sample(self.schedule, real, t, noise), t, labels)
-        return tf.reduce_mean((noise - predicted) ** 2)
+        target = noise if self.predicts_noise else diffusion.velocity(self.schedule, real, t, noise)
+        predicted = self.predicted(diffusion.q_sample(self.schedule, real, t, noise), t, labels)
+        return tf.reduce_mean((target - predicted) ** 2)
 
     def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """One step; returns the running mean of the loss."""
@@ -165,12 +167,22 @@ class PMDDPM(JointImageMethod):
         return {"loss": self.loss_mean.result()}
 
     # -- sampling -----------------------------------------------------------------------------------------------------------
-    def noise(self, x: tf.Tensor, t: tf.Tensor, labels: tf.Tensor | None) -> tf.Tensor:
-        """The network's ε for x [B, S, S, C] at steps t int32 [B]; labels int64 [B], -1 or None for no class."""
+    @property
+    def predicts_noise(self) -> bool:
+        """Whether the network's output is ε; else it is v."""
+        return self.config.network.predicts == "noise"
+
+    def predicted(self, x: tf.Tensor, t: tf.Tensor, labels: tf.Tensor | None) -> tf.Tensor:
+        """The network's output for x [B, S, S, C] at steps t int32 [B]; labels int64 [B], -1 or None for no class."""
         inputs = {"x": x, "t": t}
         if self.conditional:
             inputs["label"] = tf.fill(tf.shape(t), tf.constant(NO_CLASS, tf.int64)) if labels is None else labels
         return self.network(inputs)
+
+    def noise(self, x: tf.Tensor, t: tf.Tensor, labels: tf.Tensor | None) -> tf.Tensor:
+        """ε by the network, whatever it predicts; arguments as for `predicted`."""
+        predicted = self.predicted(x, t, labels)
+        return predicted if self.predicts_noise else diffusion.noise_of_velocity(self.schedule, x, t, predicted)
 
     def guided_noise(self, x: tf.Tensor, t: tf.Tensor, labels: tf.Tensor | None) -> tf.Tensor:
         """ε_u + s (ε_c - ε_u) (Ho and Salimans, arXiv:2207.12598), both by one pass; the plain ε without classes."""
