@@ -1,5 +1,10 @@
 """Moments of what went by."""
 
+import json
+import subprocess
+import sys
+from pathlib import Path
+
 import numpy as np
 import tensorflow as tf
 
@@ -23,13 +28,14 @@ def correlated(count=2000):
 
 def test_draws_have_the_mean_and_the_covariance_of_the_examples():
     examples, mean, covariance = correlated()
-    layer = observed(2000, examples)
+    layer = observed(1000, examples)
     assert int(layer.observed) == 2000
     np.testing.assert_allclose(layer.mean.numpy().ravel(), mean, atol=1e-4)
-    draws = layer(tf.range(20_000, dtype=tf.int64)).numpy().reshape(20_000, 6)
+    draws = layer(tf.range(2000, dtype=tf.int64)).numpy().reshape(2000, 6)
     spread = np.sqrt(np.diag(covariance))
-    np.testing.assert_allclose(draws.mean(0), mean, atol=0.03 * spread.max())
-    np.testing.assert_allclose(np.cov(draws.T) / np.outer(spread, spread), covariance / np.outer(spread, spread), atol=0.1)
+    np.testing.assert_allclose(draws.mean(0), mean, atol=0.1 * spread.max())
+    # 1000 mixtures and 2000 draws leave a correlation a standard deviation of 0.055 at most
+    np.testing.assert_allclose(np.cov(draws.T) / np.outer(spread, spread), covariance / np.outer(spread, spread), atol=0.17)
 
 
 def test_the_mean_is_taken_out_of_the_directions():
@@ -47,3 +53,45 @@ def test_nothing_observed_or_forgotten_is_zero_and_draws_depend_on_their_seed_al
     layer.reset()
     np.testing.assert_array_equal(layer(tf.constant([5], tf.int64)), np.zeros([1, 3]))
     assert RunningGaussian.from_config(layer.get_config()).get_config() == layer.get_config()
+
+
+MIRRORED = """
+import json
+import tensorflow as tf
+cpu = tf.config.list_physical_devices("CPU")[0]
+tf.config.set_logical_device_configuration(cpu, [tf.config.LogicalDeviceConfiguration()] * 2)
+from medsynth_tf.layers.running_gaussian import RunningGaussian
+from tests.layers.test_running_gaussian import correlated
+examples = tf.constant(correlated(24)[0])
+strategy = tf.distribute.MirroredStrategy(["CPU:0", "CPU:1"], tf.distribute.ReductionToOneDevice())
+with strategy.scope():
+    layer = RunningGaussian(examples.shape[1:], 16)
+
+def replica(first):
+    context = tf.distribute.get_replica_context()
+    part = first + 4 * tf.cast(context.replica_id_in_sync_group, tf.int32) + tf.range(4)
+    layer.observe(tf.gather(examples, part), tf.cast(part, tf.int64))
+
+observe = tf.function(lambda first: strategy.run(replica, (first,)), autograph=False)
+for first in (0, 8, 16):
+    observe(tf.constant(first))
+print(json.dumps([weight.numpy().tolist() for weight in layer.weights]))
+"""
+
+
+def test_two_replicas_observe_what_one_device_does():
+    """In three steps, so that the variables are not 0, whose sum over replicas would be no different."""
+    done = subprocess.run(
+        [sys.executable, "-c", MIRRORED],
+        cwd=Path(__file__).parents[2],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    shared = json.loads(done.stdout.strip().splitlines()[-1])
+    alone = observed(16, correlated(24)[0], batch=8).weights
+    assert shared[0] == 24
+    for values, weight in zip(shared, alone, strict=True):
+        np.testing.assert_allclose(values, weight.numpy(), atol=1e-5)
