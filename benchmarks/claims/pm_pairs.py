@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 
 import medsynth_tf as ms
+from medsynth_tf.core.files import write_text
 from medsynth_tf.data.phantoms.optic_disc import DISC, bright_disc
 from medsynth_tf.data.source import RecordKey, Source
 from medsynth_tf.metrics.pairing import pairing
@@ -76,7 +77,17 @@ def write_picture(path: str, samples: dict[str, np.ndarray], columns: int = 12, 
 
 
 def write_results(slug: str, results: dict[str, Any]) -> Path:
-    path = Path(__file__).parent / "results" / f"{slug}.json"
+    path = _results_file(slug)
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps(results, indent=2) + "\n")
+    write_text(path, json.dumps(results, indent=2) + "\n")
     return path
+
+
+def read_results(slug: str) -> dict[str, Any]:
+    """What was written before; without a file, no runs and no figures of DDIM."""
+    path = _results_file(slug)
+    return json.loads(path.read_text()) if path.is_file() else {"runs": [], "ddim": []}
+
+
+def _results_file(slug: str) -> Path:
+    return Path(__file__).parent / "results" / f"{slug}.json"

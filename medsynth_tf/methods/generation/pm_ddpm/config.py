@@ -45,7 +45,8 @@ class NetworkConfig(Settings):
         64, help="no attention on maps larger than this; it grows with the fourth power", minimum=1
     )
     predicts: Literal["noise", "velocity"] = setting(
-        "noise", help="ε, as in the paper, or v = √ᾱ ε - √(1-ᾱ) x_0 (arXiv:2202.00512), which learns the image's large forms sooner"
+        "noise",
+        help="ε, as in the paper, or v = √ᾱ ε - √(1-ᾱ) x_0 (arXiv:2202.00512), which learns the image's large forms sooner",
     )
 
     def check(self) -> None:
