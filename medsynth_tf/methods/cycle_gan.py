@@ -27,6 +27,7 @@ class CycleGAN(Optimisation, tf.keras.Model):
         filters: first width of all networks.
         blocks: residual blocks of the translators.
         cycle, identity: weights of the two L1 losses; the identity needs equal channels.
+        paired: weight of the L1 between translations and the other domain's image; not 0 only where these belong together.
         learning_rate, beta_1: of both Adam optimisers.
         names: of the domains.
         buffer: earlier fakes that discriminators are shown; 0: none.
@@ -34,7 +35,7 @@ class CycleGAN(Optimisation, tf.keras.Model):
         seed: of all weights.
     """
 
-    LOSSES: ClassVar[tuple[str, ...]] = ("translator", "cycle", "identity", "translator_discriminator")
+    LOSSES: ClassVar[tuple[str, ...]] = ("translator", "cycle", "identity", "paired", "translator_discriminator")
 
     def __init__(
         self,
@@ -49,12 +50,13 @@ class CycleGAN(Optimisation, tf.keras.Model):
         beta_1: float,
         names: tuple[str, str],
         buffer: int = 0,
+        paired: float = 0.0,
         scorer: dict[str, Any] | None = None,
         seed: int = 0,
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
-        self.config, self.cycle, self.identity = config, cycle, identity
+        self.config, self.cycle, self.identity, self.paired = config, cycle, identity, paired
         self.learning_rate, self.beta_1 = learning_rate, beta_1
         self.distribute_reduction_method = "first"  # as for methods: what is measured is a mean over replicas already
         first, second = names
@@ -79,7 +81,8 @@ class CycleGAN(Optimisation, tf.keras.Model):
             for name, count in zip((second, first), reversed(channels))
             if buffer
         ]
-        self.loss_means = {name: tf.keras.metrics.Mean(name=name) for name in self.LOSSES if name != "identity" or identity > 0}
+        left_out = {name for name, weight in (("identity", identity), ("paired", paired)) if weight == 0}
+        self.loss_means = {name: tf.keras.metrics.Mean(name=name) for name in self.LOSSES if name not in left_out}
         self.built = True
 
     @property
@@ -110,7 +113,7 @@ class CycleGAN(Optimisation, tf.keras.Model):
         return self.to_second(images, training=training)
 
     def domains(self, batch: dict[str, tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        """The two domains' images of a training batch, float32 in [-1, 1]; they need not belong together."""
+        """The two domains' images of a training batch, float32 in [-1, 1]; they need not belong together unless `paired` is set."""
         raise NotImplementedError(f"{type(self).__name__} says not where its batches have the two domains")
 
     def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -131,6 +134,9 @@ class CycleGAN(Optimisation, tf.keras.Model):
                     self.to_first(first, training=True), first
                 )
                 objective += self.identity * losses["identity"]
+            if self.paired > 0:
+                losses["paired"] = _l1(fake_second, second) + _l1(fake_first, first)
+                objective += self.paired * losses["paired"]
             objective = self.replica_loss(objective, self.generator_optimizer)
         gradients = tape.gradient(objective, self.generator_variables)
         shown = [tf.stop_gradient(fake_second), tf.stop_gradient(fake_first)]

@@ -11,7 +11,7 @@ from medsynth_tf.data.source import RecordKey
 from medsynth_tf.layers.replay_buffer import ReplayBuffer
 from medsynth_tf.losses.adversarial import logistic_generator
 from medsynth_tf.losses.classification import cross_entropy
-from medsynth_tf.methods.augmentation.tvps.data import balanced, batches, unpaired
+from medsynth_tf.methods.augmentation.tvps.data import balanced, batches, translation_batches
 from medsynth_tf.methods.augmentation.tvps.synthesis import Holes, draw_holes
 from medsynth_tf.methods.augmentation.tvps.translator import CycleTranslator, IdentityTranslator
 from medsynth_tf.methods.schedules import CosineDecay
@@ -274,6 +274,30 @@ def test_m12_the_translator_trains_as_a_stage_and_reaches_both_pairs():
     assert not any(moved(model.translator.to_second.variables, frozen)), "frozen in stage B"
 
 
+def test_m12_pairs_draw_translations_to_the_photographs_of_their_maps():
+    """The weight adds L1 to the objective, of which plain steps leave most."""
+    batch, left = None, {}
+    for weight in (0.0, 100.0):
+        model = make(**VESSEL, **{"translator.paired": weight, "translator.learning_rate": 2e-3, "translator.batch_size": 4})
+        model.compile()
+        translator = model.translator
+        stage = model.stages(ms.open_source(LARGER))[0]
+        batch = batch or next(
+            iter(translation_batches(ms.open_source(LARGER), model.config.replace({"translator.paired": 1.0}), 0, 0))
+        )
+        maps, images = translator.domains(batch)
+
+        def error(translator=translator, maps=maps, images=images):
+            return float(tf.reduce_mean(tf.abs(translator.to_second(maps) - images)))
+
+        before = error()
+        history = translator.fit(tf.data.Dataset.from_tensors(batch).repeat(), epochs=1, steps_per_epoch=12, verbose=0).history
+        left[weight] = error() / before
+        assert ("paired" in history) == (weight > 0)
+        assert stage.model is translator
+    assert left[100.0] < 0.8 * left[0.0]
+
+
 def test_m12_the_translator_is_fine_tuned_by_the_task_if_asked():
     model = make(**VESSEL, **{"translator.finetune": True, "losses.warm_up": 0.0})
     model.compile()
@@ -338,12 +362,15 @@ def test_batches_have_vessel_maps_that_belong_to_the_image():
 def test_unpaired_batches_are_of_two_orders_and_resume():
     config = tiny(**VESSEL, **{"translator.batch_size": 2})
     source = ms.open_source(LARGER)
-    whole = list(unpaired(source, config, 0, 0).take(4))
-    rest = list(unpaired(source, config, 0, 2).take(2))
+    whole = list(translation_batches(source, config, 0, 0).take(4))
+    rest = list(translation_batches(source, config, 0, 2).take(2))
     for name in ("image", "vessels"):
         np.testing.assert_array_equal(whole[3][name], rest[1][name])
     pairs = [np.corrcoef(b["image"].numpy()[..., 0].ravel(), b["vessels"].numpy().ravel())[0, 1] for b in whole]
     assert np.mean(pairs) < 0.35
+    paired = translation_batches(source, config.replace({"translator.paired": 1.0}), 0, 0).take(4)
+    pairs = [np.corrcoef(b["image"].numpy()[..., 0].ravel(), b["vessels"].numpy().ravel())[0, 1] for b in paired]
+    assert np.mean(pairs) > 0.5
 
 
 def test_turns_and_flips_keep_what_the_image_holds():

@@ -157,6 +157,12 @@ class TranslatorConfig(Settings):
         help="weight of the identity's L1; vessel maps are repeated to the image's channels for it; 0: they are not [D]",
         minimum=0.0,
     )
+    paired: float = setting(
+        0.0,
+        help="weight of the L1 between a translation and the photograph that its map was taken from; 0: CycleGAN, which sees "
+        "no pairs [D]",
+        minimum=0.0,
+    )
     buffer: int = setting(50, help="earlier fakes that discriminators are shown again; 0: none [D]", minimum=0)
     learning_rate: float = setting(2e-4, help="of both Adam optimisers [D]", above=0.0)
     beta_1: float = setting(0.5, help="of both [D]", minimum=0.0, below=1.0)

@@ -77,8 +77,11 @@ def batches(
     return examples.batch(batch, drop_remainder=training).prefetch(tf.data.AUTOTUNE)
 
 
-def unpaired(source: Source, config: TVPSConfig, seed: int, first_step: int) -> tf.data.Dataset:
-    """Endless training batches of stage A, as `batches`' but with vessel maps of other records than the images."""
+def translation_batches(source: Source, config: TVPSConfig, seed: int, first_step: int) -> tf.data.Dataset:
+    """Endless training batches of stage A: `batches`' where pairs count (`translator.paired`), else the same with vessel maps of other
+    records than the images."""
+    if config.translator.paired > 0:
+        return batches(source, config, "train", seed, first_step, None, True, config.translator.batch_size)
     images, others = (
         batches(source, config, "train", s, first_step, None, True, config.translator.batch_size)
         for s in (seed, derive_seed(seed, "unpaired") % 2**31)

@@ -15,7 +15,7 @@ from medsynth_tf.layers.initializers import layer_seed
 from medsynth_tf.losses.classification import cross_entropy
 from medsynth_tf.methods.augmentation.tvps import serving
 from medsynth_tf.methods.augmentation.tvps.config import TVPSConfig
-from medsynth_tf.methods.augmentation.tvps.data import batches, unpaired
+from medsynth_tf.methods.augmentation.tvps.data import batches, translation_batches
 from medsynth_tf.methods.augmentation.tvps.learning import Batch, OnlineLearning, mean_accuracy, to_unit
 from medsynth_tf.methods.augmentation.tvps.networks import PartialDecoder, PartialEncoder, PatchScorer
 from medsynth_tf.methods.augmentation.tvps.synthesis import Generated, Holes, draw_holes, generate
@@ -182,7 +182,7 @@ class TVPS(OnlineLearning, Method):
             model=translator,
             epochs=own.epochs,
             steps_per_epoch=own.steps_per_epoch or max(1, records // own.batch_size),
-            batches=lambda first_step: unpaired(source, config, config.seed, first_step),
+            batches=lambda first_step: translation_batches(source, config, config.seed, first_step),
             callbacks=[LinearDecay(optimisers, own.epochs, own.decay_epochs)] if own.decay_epochs else [],
             preview=translator.preview,
         )

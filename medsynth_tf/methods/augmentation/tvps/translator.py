@@ -45,6 +45,7 @@ class CycleTranslator(CycleGAN):
             own.beta_1,
             names=("vessels", "image"),
             buffer=own.buffer,
+            paired=own.paired,
             scorer={"averaged": True},
             seed=layer_seed(config.seed, "translator"),
             **kwargs,
