@@ -7,7 +7,8 @@ import tensorflow as tf
 import medsynth_tf as ms
 from medsynth_tf.core.errors import ConfigError, DataError
 from medsynth_tf.methods.base import precision
-from medsynth_tf.methods.translation.semantic_retina.config import ProgressiveConfig, SemanticRetinaConfig
+from medsynth_tf.methods.translation.semantic_retina.config import SemanticRetinaConfig
+from medsynth_tf.methods.translation.semantic_retina.label_config import ProgressiveConfig
 from medsynth_tf.methods.translation.semantic_retina.label_stages import label_stages, make_label_gan
 from medsynth_tf.methods.translation.semantic_retina.progressive_model import ProgressiveLabelGAN
 from medsynth_tf.methods.translation.semantic_retina.progressive_networks import (
