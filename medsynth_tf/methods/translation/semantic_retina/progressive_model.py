@@ -169,9 +169,8 @@ class ProgressiveLabelGAN(ProgressiveModel):
 
     def __init__(self, config: SemanticRetinaConfig, **kwargs: Any):
         settings, seed = config.label_generator, layer_seed(config.seed, "label_generator")
-        widths = settings.progressive.filters[: settings.levels]
         generator = ProgressiveLabelGenerator(
-            [min(width, settings.generator_filters) for width in widths],
+            settings.widths,
             config.label_channels,
             settings.grades,
             settings.latent_size,
