@@ -302,7 +302,7 @@ def test_a_run_broken_off_while_a_level_fades_in_ends_with_the_same_weights(trai
         ({"batch_size": 8}, "batch_size = 8: changes nothing .* progressive.batch_sizes"),
         ({"epochs": 8}, "epochs = 8: changes nothing .* progressive.epochs"),
         ({"source": "acgan"}, "label_generator.progressive: changes nothing while label_generator.source = 'acgan'"),
-        ({"source": "stylegan"}, "expected one of 'acgan', 'progan'"),
+        ({"source": "dcgan"}, "expected one of 'acgan', 'progan', 'stylegan'"),
     ],
 )
 def test_settings_that_cannot_be_or_would_change_nothing_are_refused(settings, message):
