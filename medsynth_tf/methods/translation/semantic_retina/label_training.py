@@ -115,7 +115,8 @@ class AdversarialLabelModel(Optimisation, tf.keras.Model):
         return self.discriminator.trainable_variables
 
     def draws(self, seeds: tf.Tensor, name: str, training: bool) -> dict[str, tf.Tensor]:
-        """What the generator is given beside the grade, from seeds int64 [B]: {"latent": float32 [B, N]}; `name` names the draw."""
+        """What the generator is given beside the grade, from seeds int64 [B]: {"latent": float32 [B, N]}. `name` names the draw;
+        `training` is for subclasses that draw otherwise then."""
         return {"latent": random.normal(seeds, (self.config.label_generator.latent_size,), name)}
 
     def generated(self, inputs: dict[str, tf.Tensor], training: bool) -> tf.Tensor:
