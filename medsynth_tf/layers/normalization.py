@@ -1,4 +1,4 @@
-"""Instance, group and batch normalisation, and spectral normalisation of convolution kernels."""
+"""Instance, pixel, group and batch normalisation, and spectral normalisation of convolution kernels."""
 
 from __future__ import annotations
 
@@ -29,6 +29,33 @@ class InstanceNormalization(tf.keras.layers.Layer):
         centred = x32 - tf.reduce_mean(x32, axes, keepdims=True)
         variance = tf.reduce_mean(centred * centred, axes, keepdims=True)
         return tf.cast(centred * tf.math.rsqrt(variance + self.epsilon), x.dtype)
+
+    def compute_output_shape(self, input_shape: tf.TensorShape) -> tf.TensorShape:
+        """The input's."""
+        return input_shape
+
+    def get_config(self) -> dict[str, Any]:
+        """Constructor arguments."""
+        return {**super().get_config(), "epsilon": self.epsilon}
+
+
+@tf.keras.utils.register_keras_serializable("medsynth_tf")
+class PixelNormalization(tf.keras.layers.Layer):
+    """x / √(mean of x² over channels + ε): each pixel's vector to unit mean square (Karras et al., arXiv:1710.10196, section 4.2);
+    of latents [B, N] the whole vector. In float32.
+
+    Args:
+        epsilon: added to the mean square.
+    """
+
+    def __init__(self, epsilon: float = 1e-8, **kwargs: Any):
+        super().__init__(**kwargs)
+        self.epsilon = epsilon
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        """[…, C] → the same shape and dtype."""
+        x32 = tf.cast(x, tf.float32)
+        return tf.cast(x32 * tf.math.rsqrt(tf.reduce_mean(x32 * x32, -1, keepdims=True) + self.epsilon), x.dtype)
 
     def compute_output_shape(self, input_shape: tf.TensorShape) -> tf.TensorShape:
         """The input's."""

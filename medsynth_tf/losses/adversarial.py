@@ -65,11 +65,18 @@ def wasserstein_critic(real: tf.Tensor, fake: tf.Tensor) -> tf.Tensor:
     return tf.reduce_mean(tf.cast(fake, tf.float32)) - tf.reduce_mean(tf.cast(real, tf.float32))
 
 
+def score_drift(real: tf.Tensor) -> tf.Tensor:
+    """E[D(x)²], which keeps a critic's scores, whose level no Wasserstein loss fixes, near 0 (Karras et al., arXiv:1710.10196,
+    appendix A.1), float32 scalar, without its weight."""
+    return tf.reduce_mean(tf.cast(real, tf.float32) ** 2)
+
+
 def gradient_penalty(critic: Callable[[tf.Tensor], tf.Tensor], real: tf.Tensor, fake: tf.Tensor, share: tf.Tensor) -> tf.Tensor:
     """E[(‖∇ D(x̂)‖₂ - 1)²] at x̂ = u x + (1 - u) G(z) (Gulrajani et al., arXiv:1704.00028, eq. 3), float32 scalar, without its weight λ.
 
     Args:
-        critic: images [B, ...] → scores [B], each of its own image alone.
+        critic: images [B, ...] → scores [B]. Where a score looks at its neighbours in the batch too, as with minibatch deviation, an
+            image's slope is that of all scores together, as in the code of Karras et al. (arXiv:1710.10196).
         real, fake: float32 [B, ...].
         share: u in [0, 1], float32 [B].
     """

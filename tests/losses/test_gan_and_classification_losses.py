@@ -38,3 +38,8 @@ def test_focal_loss_has_a_finite_gradient_where_nothing_is_wrong():
         tape.watch(logits)
         loss = focal_loss(logits, [0], 0.5)
     assert np.isfinite(tape.gradient(loss, logits)).all()
+
+
+def test_drift_is_the_mean_square_of_scores_also_of_those_whose_square_is_beyond_half_precision():
+    assert float(gan.score_drift(REAL)) == pytest.approx((REAL**2).mean(), rel=1e-5)
+    assert float(gan.score_drift(tf.constant([300.0, -400.0], tf.float16))) == pytest.approx(125_000.0)

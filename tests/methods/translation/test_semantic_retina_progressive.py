@@ -7,7 +7,8 @@ import tensorflow as tf
 import medsynth_tf as ms
 from medsynth_tf.core.errors import ConfigError, DataError
 from medsynth_tf.methods.base import precision
-from medsynth_tf.methods.translation.semantic_retina.config import ProgressiveConfig, SemanticRetinaConfig
+from medsynth_tf.methods.translation.semantic_retina.config import SemanticRetinaConfig
+from medsynth_tf.methods.translation.semantic_retina.label_config import ProgressiveConfig
 from medsynth_tf.methods.translation.semantic_retina.label_stages import label_stages, make_label_gan
 from medsynth_tf.methods.translation.semantic_retina.progressive_model import ProgressiveLabelGAN
 from medsynth_tf.methods.translation.semantic_retina.progressive_networks import (
@@ -301,7 +302,7 @@ def test_a_run_broken_off_while_a_level_fades_in_ends_with_the_same_weights(trai
         ({"batch_size": 8}, "batch_size = 8: changes nothing .* progressive.batch_sizes"),
         ({"epochs": 8}, "epochs = 8: changes nothing .* progressive.epochs"),
         ({"source": "acgan"}, "label_generator.progressive: changes nothing while label_generator.source = 'acgan'"),
-        ({"source": "stylegan"}, "expected one of 'acgan', 'progan'"),
+        ({"source": "dcgan"}, "expected one of 'acgan', 'progan', 'stylegan'"),
     ],
 )
 def test_settings_that_cannot_be_or_would_change_nothing_are_refused(settings, message):

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 from medsynth_tf.core.config import MethodConfig
 from medsynth_tf.core.errors import ConfigError
 from medsynth_tf.core.settings import Settings, setting
+from medsynth_tf.methods.translation.semantic_retina.label_config import LabelGeneratorConfig
 
 LESION_LABELS = (
     "retina",
@@ -71,140 +72,6 @@ class OptimiserConfig(Settings):
     beta_1: float = setting(0.0, minimum=0.0, below=1.0)
     beta_2: float = setting(0.9, minimum=0.0, below=1.0)
     decay_epochs: int = setting(0, help="of training.epochs, the last ones in which learning rates fall to zero", minimum=0)
-
-
-@dataclasses.dataclass(frozen=True)
-class AugmentationConfig(Settings):
-    """Adaptive augmentation of what stage 1's discriminator sees."""
-
-    enabled: bool = setting(True, help="augment at all")
-    fixed_probability: float | None = setting(None, help="this probability for ever; null: adapt it", minimum=0.0, maximum=1.0)
-    target: float = setting(0.6, help="of E[sign(D(real))], above which the probability rises", minimum=-1.0, maximum=1.0)
-    step: float = setting(0.01, help="by which the probability moves at a discriminator step", above=0.0, maximum=1.0)
-    maximum: float = setting(0.85, help="of the probability", minimum=0.0, maximum=1.0)
-    fill: Literal["background", "reference"] = setting(
-        "background", help="class outside a moved map; reference: class 0, the retina, as the authors' code has it"
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class ProgressiveConfig(Settings):
-    """Stage 1 as a progressive GAN. Each tuple has a value for the sides 4, 8, 16 … 512, of which those up to
-    `label_generator.size` are used; longer ones are allowed, shorter ones are not."""
-
-    epochs: tuple[int, ...] = setting((20, 40, 60, 80, 100, 120, 140, 160), help="at each side", minimum=1)
-    batch_sizes: tuple[int, ...] = setting((512, 256, 128, 64, 32, 16, 8, 4), help="at each side", minimum=1)
-    filters: tuple[int, ...] = setting(
-        (512, 512, 512, 512, 256, 128, 64, 32),
-        help="the generator's width at each side, at most label_generator.generator_filters (defaults: arXiv:1710.10196, table 2)",
-        minimum=1,
-    )
-    fade_share: float = setting(
-        0.5, help="of the steps at each side after the first, in which it is faded in", minimum=0.0, maximum=1.0
-    )
-
-
-@dataclasses.dataclass(frozen=True)
-class LabelGeneratorConfig(Settings):
-    """Stage 1: label maps by grade."""
-
-    enabled: bool = setting(False, help="train stage 1 and serve label maps; the records need grades, or a way to infer them")
-    source: Literal["acgan", "progan"] = setting(
-        "acgan", help="AC-GAN at one resolution, or a progressive GAN that grows from 4×4 with a stage for each resolution"
-    )
-    progressive: ProgressiveConfig = setting(ProgressiveConfig)
-    size: int = setting(256, help="side of the generated maps, which are then enlarged to image_size", minimum=16)
-    doublings: int = setting(
-        6,
-        help="of the side in the generator, and halvings in the discriminator; their smallest maps have the side size / 2^doublings, "
-        "4 in the paper and always with progan",
-        minimum=2,
-        maximum=8,
-    )
-    grades: int = setting(5, help="number of grades", minimum=1)
-    latent_size: int = setting(128, help="length of z", minimum=1)
-    conditioning: Literal["multiply", "concat"] = setting("multiply", help="how the grade meets z; only with acgan")
-    generator_filters: int = setting(512, help="width of the generator's entry; with progan its largest", minimum=2)
-    discriminator_filters: int = setting(8, help="first width of the discriminator, small on purpose", minimum=1)
-    spectral_norm: bool = setting(False, help="normalise the discriminator's kernels")
-    generator_class_loss: float = setting(
-        1.0, help="weight of the generator's class term; 0 as in the authors' code", minimum=0.0
-    )
-    discriminator_steps: int = setting(1, help="per batch", minimum=1)
-    generator_steps: int = setting(2, help="per batch", minimum=1)
-    generator_learning_rate: float = setting(5e-4, above=0.0)
-    discriminator_learning_rate: float = setting(1e-4, above=0.0)
-    beta_1: float = setting(0.5, minimum=0.0, below=1.0)
-    beta_2: float = setting(0.999, minimum=0.0, below=1.0)
-    discriminator_clip_norm: float = setting(0.01, help="largest norm of the discriminator's gradient", above=0.0)
-    augmentation: AugmentationConfig = setting(AugmentationConfig)
-    mask_retina: bool = setting(False, help="sampled maps get an ideal disc for the field of view")
-    batch_size: int = setting(64, help="only with acgan; progan's: progressive.batch_sizes", minimum=1)
-    epochs: int = setting(1000, help="only with acgan; progan's: progressive.epochs", minimum=1)
-    decay_epochs: int = setting(0, help="of all epochs, the last ones in which learning rates fall to zero", minimum=0)
-    steps_per_epoch: int | None = setting(None, help="steps that count as one epoch; default: one pass", minimum=1)
-    grading: Literal["given", "random", "image_model", "label_model"] = setting(
-        "given", help="where grades come from: the records' label, chance, or a classifier of photographs or of label maps"
-    )
-    grading_weights: str | None = setting(
-        None, help="weights of that classifier, as `ImageClassifier.save_weights` writes them"
-    )
-    grading_backbone: Literal["small", "resnet50", "resnet101"] | None = setting(
-        None, help="of that classifier; default: resnet101 for photographs, resnet50 for label maps"
-    )
-
-    @property
-    def levels(self) -> int:
-        """Resolutions of the progressive GAN: 4, 8 … size."""
-        return self.doublings + 1
-
-    def check(self) -> None:
-        """Sizes divide and leave a map to judge; rates fall within training; a classifier has weights; nothing is set in vain."""
-        if self.source == "progan":
-            self._check_progressive()
-        elif self.progressive != ProgressiveConfig():
-            raise ConfigError(
-                "label_generator.progressive: changes nothing while label_generator.source = 'acgan'; leave it out"
-            )
-        last, name = (self.epochs, "epochs")
-        if self.source == "progan":
-            last, name = self.progressive.epochs[self.levels - 1], f"progressive.epochs[{self.levels - 1}]"
-        if self.decay_epochs > last:
-            raise ConfigError(f"label_generator.decay_epochs = {self.decay_epochs}: more than label_generator.{name} = {last}")
-        if self.size % 2**self.doublings or self.size < 2 ** (self.doublings + 1):
-            raise ConfigError(
-                f"label_generator.size = {self.size}: must be a multiple of 2^doublings = {2**self.doublings}, and at least twice that"
-            )
-        if self.grading.endswith("_model") != (self.grading_weights is not None):
-            raise ConfigError(
-                f"label_generator.grading = '{self.grading}', grading_weights = {self.grading_weights}: "
-                "a classifier needs weights, and weights are for a classifier"
-            )
-
-    def _check_progressive(self) -> None:
-        if self.size != 4 * 2**self.doublings:
-            raise ConfigError(
-                f"label_generator.size = {self.size}, doublings = {self.doublings}: 'progan' grows from 4, so the size must be "
-                f"4 · 2^doublings = {4 * 2**self.doublings}"
-            )
-        for name in ("epochs", "batch_sizes", "filters"):
-            values = getattr(self.progressive, name)
-            if len(values) < self.levels:
-                raise ConfigError(
-                    f"label_generator.progressive.{name} = {values}: size {self.size} needs {self.levels} values, "
-                    f"one for each side 4, 8 … {self.size}"
-                )
-        defaults = {field.name: field.default for field in dataclasses.fields(self)}
-        for name, instead in (
-            ("conditioning", "grades enter by conditional batch norm"),
-            ("batch_size", "progressive.batch_sizes counts"),
-            ("epochs", "progressive.epochs counts"),
-        ):
-            if getattr(self, name) != defaults[name]:
-                raise ConfigError(
-                    f"label_generator.{name} = {getattr(self, name)!r}: changes nothing with source 'progan', where {instead}; "
-                    f"leave it at {defaults[name]!r}"
-                )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Stage 1 by its source, and its training: one `fit` of the AC-GAN, or one for each resolution of the progressive GAN."""
+"""Stage 1 by its source, and its training: one `fit` of the AC-GAN, or one for each resolution of a GAN that grows."""
 
 from __future__ import annotations
 
@@ -14,19 +14,22 @@ from medsynth_tf.methods.translation.semantic_retina.config import SemanticRetin
 from medsynth_tf.methods.translation.semantic_retina.data import label_batches
 from medsynth_tf.methods.translation.semantic_retina.label_model import LabelGAN
 from medsynth_tf.methods.translation.semantic_retina.label_training import AdversarialLabelModel
-from medsynth_tf.methods.translation.semantic_retina.progressive_model import ProgressiveLabelGAN
+from medsynth_tf.methods.translation.semantic_retina.progressive_model import ProgressiveLabelGAN, ProgressiveModel
+from medsynth_tf.methods.translation.semantic_retina.style_model import StyleLabelGAN
 
 Preview = Callable[[dict[str, tf.Tensor], AdversarialLabelModel], dict[str, tf.Tensor]]
 
 
-def make_label_gan(config: SemanticRetinaConfig) -> LabelGAN | ProgressiveLabelGAN:
+def make_label_gan(config: SemanticRetinaConfig) -> LabelGAN | ProgressiveModel:
     """The model that `label_generator.source` names."""
     if config.label_generator.source == "progan":
         return ProgressiveLabelGAN(config, name="label_gan")
+    if config.label_generator.source == "stylegan":
+        return StyleLabelGAN(config, name="label_gan")
     return LabelGAN(config, name="label_gan")
 
 
-def label_stages(label_gan: LabelGAN | ProgressiveLabelGAN, source: Source, preview: Preview) -> list[Stage]:
+def label_stages(label_gan: LabelGAN | ProgressiveModel, source: Source, preview: Preview) -> list[Stage]:
     """'labels'; or 'labels_4', 'labels_8', …, which are told here how many steps they have to fade in over.
 
     Args:

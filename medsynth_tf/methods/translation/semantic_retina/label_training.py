@@ -1,4 +1,4 @@
-"""How stage 1 trains, whatever its networks: hinge losses, class terms, adaptive augmentation, several steps of each player."""
+"""How stage 1 trains, whatever its networks: adversarial losses, class terms, augmentation, several steps of each player."""
 
 from __future__ import annotations
 
@@ -33,12 +33,13 @@ def make_augmentation(config: SemanticRetinaConfig) -> AdaptiveAugmentation | No
 class AdversarialLabelModel(Optimisation, tf.keras.Model):
     """A generator of soft label maps by grade and its discriminator, which take turns.
 
-    Call it on {"grade": int [B], "seed": int64 [B]} for class probabilities [B, S, S, K]. Subclasses override `generated`, `judged`,
-    `real_planes`, `standing` and the two lists of variables where their networks ask for more.
+    Call it on {"grade": int [B], "seed": int64 [B]} for class probabilities [B, S, S, K]. Subclasses override `draws`, `generated`,
+    `judged`, `real_planes`, `standing` and the two lists of variables where their networks ask for more, and `adversarial_losses` and
+    `discriminator_objective` where the game is another than that of hinge losses.
 
     Args:
         config: of the method.
-        generator: {"latent": [B, N], "grade": int [B]} → class probabilities [B, S, S, K]; all its variables made.
+        generator: {"latent": [B, N], "grade": int [B], …} → class probabilities [B, S, S, K]; all its variables made.
         discriminator: planes [B, S, S, K] → {"score": [B, 1], "grade": logits [B, grades]}; all its variables made.
         augmentation: of what the discriminator sees, or None.
     """
@@ -113,9 +114,14 @@ class AdversarialLabelModel(Optimisation, tf.keras.Model):
         """What the discriminator's optimiser trains."""
         return self.discriminator.trainable_variables
 
-    def generated(self, latent: tf.Tensor, grade: tf.Tensor, training: bool) -> tf.Tensor:
-        """Latents [B, N] and grades int [B] → class probabilities [B, S, S, K] float32."""
-        return self.generator({"latent": latent, "grade": grade}, training=training)
+    def draws(self, seeds: tf.Tensor, name: str, training: bool) -> dict[str, tf.Tensor]:
+        """What the generator is given beside the grade, from seeds int64 [B]: {"latent": float32 [B, N]}. `name` names the draw;
+        `training` is for subclasses that draw otherwise then."""
+        return {"latent": random.normal(seeds, (self.config.label_generator.latent_size,), name)}
+
+    def generated(self, inputs: dict[str, tf.Tensor], training: bool) -> tf.Tensor:
+        """`draws` and "grade" int [B] → class probabilities [B, S, S, K] float32."""
+        return self.generator(inputs, training=training)
 
     def judged(self, planes: tf.Tensor, training: bool) -> dict[str, tf.Tensor]:
         """Planes [B, S, S, K] → {"score": [B, 1], "grade": logits [B, grades]} float32."""
@@ -127,23 +133,35 @@ class AdversarialLabelModel(Optimisation, tf.keras.Model):
 
     def call(self, inputs: dict[str, tf.Tensor], training: bool = False) -> tf.Tensor:
         """{"grade": int [B], "seed": int64 [B]} → class probabilities [B, S, S, K] float32."""
-        latent = random.normal(inputs["seed"], (self.config.label_generator.latent_size,), "label")
-        return self.generated(latent, inputs["grade"], training=training)
+        return self.generated({**self.draws(inputs["seed"], "label", training), "grade": inputs["grade"]}, training=training)
 
     # -- train step ---------------------------------------------------------------------------------------------------------
     def fake(self, seeds: tf.Tensor, use: str) -> dict[str, tf.Tensor]:
         """A fresh generated batch: {"planes": [B, S, S, K], "grade": int32 [B]}, grades uniform; `use` names the draw."""
-        settings = self.config.label_generator
-        latent = random.normal(seeds, (settings.latent_size,), f"{use}/latent")
-        draws = random.uniform(seeds, (1,), f"{use}/grade")[:, 0]
-        grade = tf.cast(tf.floor(draws * settings.grades), tf.int32)
-        return {"planes": self.generated(latent, grade, training=True), "grade": grade}
+        share = random.uniform(seeds, (1,), f"{use}/grade")[:, 0]
+        grade = tf.cast(tf.floor(share * self.config.label_generator.grades), tf.int32)
+        inputs = {**self.draws(seeds, f"{use}/latent", training=True), "grade": grade}
+        return {"planes": self.generated(inputs, training=True), "grade": grade}
 
-    def judge(self, planes: tf.Tensor, seeds: tf.Tensor, use: str) -> dict[str, tf.Tensor]:
-        """The discriminator's answers on augmented planes."""
-        if self.augmentation is not None:
-            planes = self.augmentation(planes, seeds, use)
-        return self.judged(planes, training=True)
+    def augmented(self, planes: tf.Tensor, seeds: tf.Tensor, use: str) -> tf.Tensor:
+        """Planes as the discriminator sees them in training."""
+        return planes if self.augmentation is None else self.augmentation(planes, seeds, use)
+
+    def adversarial_losses(
+        self, real: dict[str, tf.Tensor], fake: dict[str, tf.Tensor], seeds: tf.Tensor, use: str
+    ) -> dict[str, tf.Tensor]:
+        """What the discriminator minimises beside the class terms: float32 scalars by name, here the hinge loss.
+
+        Args:
+            real, fake: {"planes": [B, S, S, K] as the discriminator saw them, "score": [B, 1], "grade": logits [B, grades]}.
+            seeds: int64 [B].
+            use: names draws.
+        """
+        return {"discriminator": hinge_discriminator(real["score"], fake["score"])}
+
+    def discriminator_objective(self, losses: dict[str, tf.Tensor]) -> tf.Tensor:
+        """The sum that the discriminator minimises."""
+        return tf.add_n(list(losses.values()))
 
     def train_step(self, batch: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         """`discriminator_steps` of the one player, then `generator_steps` of the other, each on noise and grades of its own.
@@ -165,17 +183,22 @@ class AdversarialLabelModel(Optimisation, tf.keras.Model):
         return {"augmentation": self.augmentation.probability if self.augmentation is not None else tf.constant(0.0)}
 
     def discriminator_step(self, real: tf.Tensor, grade: tf.Tensor, seeds: tf.Tensor, use: str) -> dict[str, tf.Tensor]:
-        """Hinge loss and the class term on real and fake; then the augmentation adapts."""
+        """The adversarial losses and the class term on real and fake; then the augmentation adapts."""
         fake = self.fake(seeds, use)
+        real = self.augmented(real, seeds, f"{use}/real")
+        planes = self.augmented(tf.stop_gradient(fake["planes"]), seeds, f"{use}/fake")
         with tf.GradientTape() as tape:
-            on_real = self.judge(real, seeds, f"{use}/real")  # in batches of their own, for the sake of batch norm
-            on_fake = self.judge(tf.stop_gradient(fake["planes"]), seeds, f"{use}/fake")
+            on_real = {
+                "planes": real,
+                **self.judged(real, training=True),
+            }  # in batches of their own, for the sake of batch norm
+            on_fake = {"planes": planes, **self.judged(planes, training=True)}
             losses = {
-                "discriminator": hinge_discriminator(on_real["score"], on_fake["score"]),
+                **self.adversarial_losses(on_real, on_fake, seeds, use),
                 "class_real": cross_entropy(on_real["grade"], grade),
                 "class_fake": cross_entropy(on_fake["grade"], fake["grade"]),
             }
-            loss = self.replica_loss(tf.add_n(list(losses.values())), self.discriminator_optimizer)
+            loss = self.replica_loss(self.discriminator_objective(losses), self.discriminator_optimizer)
         variables = self.discriminator_variables
         self.apply(self.discriminator_optimizer, tape.gradient(loss, variables), variables)
         if self.augmentation is not None:
@@ -186,7 +209,7 @@ class AdversarialLabelModel(Optimisation, tf.keras.Model):
         """-E[D(G)] and, as in AC-GAN, the class term, which the authors' code leaves out (weight 0)."""
         with tf.GradientTape() as tape:
             fake = self.fake(seeds, use)
-            on_fake = self.judge(fake["planes"], seeds, use)
+            on_fake = self.judged(self.augmented(fake["planes"], seeds, use), training=True)
             adversarial = hinge_generator(on_fake["score"])
             class_loss = cross_entropy(on_fake["grade"], fake["grade"])
             objective = adversarial + self.config.label_generator.generator_class_loss * class_loss

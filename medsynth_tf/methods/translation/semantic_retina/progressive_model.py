@@ -1,4 +1,4 @@
-"""Stage 1 as a progressive GAN: one Keras model a resolution, all on the same two networks, trained one after the other."""
+"""Stage 1 with networks that grow: one Keras model a resolution, all on the same two networks, trained one after the other."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from medsynth_tf.methods.translation.semantic_retina.progressive_networks import
     ProgressiveLabelGenerator,
     fade,
 )
-from medsynth_tf.ops import random
 from medsynth_tf.ops.resize import downsample_average, upsample_nearest
 
 
@@ -28,19 +27,19 @@ class ProgressiveLevel(AdversarialLabelModel):
     Args:
         config: of the method.
         level: 0 …; fixed, so that each level has a graph of its own.
-        generator, discriminator, augmentation: those of all levels.
+        generator, discriminator: those of all levels. Both are called with `level` and `alpha`, and tell by `variables_of` what a level
+            trains.
+        augmentation: that of all levels, or None.
     """
 
     LOSSES: ClassVar[tuple[str, ...]] = (*AdversarialLabelModel.LOSSES, "alpha")
-    generator: ProgressiveLabelGenerator
-    discriminator: ProgressiveLabelDiscriminator
 
     def __init__(
         self,
         config: SemanticRetinaConfig,
         level: int,
-        generator: ProgressiveLabelGenerator,
-        discriminator: ProgressiveLabelDiscriminator,
+        generator: tf.keras.Model,
+        discriminator: tf.keras.Model,
         augmentation: AdaptiveAugmentation | None,
         **kwargs: Any,
     ):
@@ -92,9 +91,9 @@ class ProgressiveLevel(AdversarialLabelModel):
         """What the discriminator's optimiser trains."""
         return self.discriminator.variables_of(self.level)
 
-    def generated(self, latent: tf.Tensor, grade: tf.Tensor, training: bool) -> tf.Tensor:
-        """Latents [B, N] and grades int [B] → class probabilities [B, S, S, K] float32."""
-        return self.generator({"latent": latent, "grade": grade}, level=self.level, alpha=self.alpha(), training=training)
+    def generated(self, inputs: dict[str, tf.Tensor], training: bool) -> tf.Tensor:
+        """`draws` and "grade" int [B] → class probabilities [B, S, S, K] float32."""
+        return self.generator(inputs, level=self.level, alpha=self.alpha(), training=training)
 
     def judged(self, planes: tf.Tensor, training: bool) -> dict[str, tf.Tensor]:
         """Planes [B, S, S, K] → {"score": [B, 1], "grade": logits [B, grades]} float32."""
@@ -123,42 +122,26 @@ class ProgressiveLevel(AdversarialLabelModel):
         return {**super().standing(), "alpha": self.alpha()}
 
 
-class ProgressiveLabelGAN(tf.keras.Model):
-    """Soft label maps from grades by a progressive GAN.
+class ProgressiveModel(tf.keras.Model):
+    """Soft label maps from grades by two networks that grow.
 
     Call it on {"grade": int [B], "seed": int64 [B]} for class probabilities [B, S, S, K], S = `label_generator.size`. It is not fitted
     itself: its `levels` are, from the coarsest to the finest.
 
     Args:
         config: of the method.
+        generator, discriminator: as for `ProgressiveLevel`.
     """
 
-    def __init__(self, config: SemanticRetinaConfig, **kwargs: Any):
+    level_class: ClassVar[type[ProgressiveLevel]] = ProgressiveLevel
+
+    def __init__(self, config: SemanticRetinaConfig, generator: tf.keras.Model, discriminator: tf.keras.Model, **kwargs: Any):
         super().__init__(**kwargs)
         self.config = config
-        settings, seed = config.label_generator, layer_seed(config.seed, "label_generator")
-        widths = settings.progressive.filters[: settings.levels]
-        self.generator = ProgressiveLabelGenerator(
-            [min(width, settings.generator_filters) for width in widths],
-            config.label_channels,
-            settings.grades,
-            settings.latent_size,
-            seed=layer_seed(seed, "generator"),
-            name="generator",
-        )
-        self.discriminator = ProgressiveLabelDiscriminator(
-            settings.levels,
-            config.label_channels,
-            settings.grades,
-            settings.discriminator_filters,
-            settings.spectral_norm,
-            seed=layer_seed(seed, "discriminator"),
-            name="discriminator",
-        )
-        self.augmentation = make_augmentation(config)
+        self.generator, self.discriminator, self.augmentation = generator, discriminator, make_augmentation(config)
         self.levels = [
-            ProgressiveLevel(config, level, self.generator, self.discriminator, self.augmentation, name=f"level_{level}")
-            for level in range(settings.levels)
+            self.level_class(config, level, generator, discriminator, self.augmentation, name=f"level_{level}")
+            for level in range(config.label_generator.levels)
         ]
         self.built = True
 
@@ -169,7 +152,38 @@ class ProgressiveLabelGAN(tf.keras.Model):
 
     def call(self, inputs: dict[str, tf.Tensor], training: bool = False) -> tf.Tensor:
         """{"grade": int [B], "seed": int64 [B]} → class probabilities [B, S, S, K] float32, of the last level alone."""
-        settings = self.config.label_generator
-        latent = random.normal(inputs["seed"], (settings.latent_size,), "label")
-        inputs = {"latent": latent, "grade": inputs["grade"]}
-        return self.generator(inputs, level=settings.levels - 1, training=training)
+        last = self.levels[-1]
+        inputs = {**last.draws(inputs["seed"], "label", training), "grade": inputs["grade"]}
+        return self.generator(inputs, level=last.level, training=training)
+
+
+class ProgressiveLabelGAN(ProgressiveModel):
+    """The progressive GAN with the AC-GAN's losses.
+
+    Args:
+        config: of the method.
+    """
+
+    generator: ProgressiveLabelGenerator
+    discriminator: ProgressiveLabelDiscriminator
+
+    def __init__(self, config: SemanticRetinaConfig, **kwargs: Any):
+        settings, seed = config.label_generator, layer_seed(config.seed, "label_generator")
+        generator = ProgressiveLabelGenerator(
+            settings.widths,
+            config.label_channels,
+            settings.grades,
+            settings.latent_size,
+            seed=layer_seed(seed, "generator"),
+            name="generator",
+        )
+        discriminator = ProgressiveLabelDiscriminator(
+            settings.levels,
+            config.label_channels,
+            settings.grades,
+            settings.discriminator_filters,
+            settings.spectral_norm,
+            seed=layer_seed(seed, "discriminator"),
+            name="discriminator",
+        )
+        super().__init__(config, generator, discriminator, **kwargs)
