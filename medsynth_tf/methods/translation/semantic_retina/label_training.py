@@ -188,10 +188,8 @@ class AdversarialLabelModel(Optimisation, tf.keras.Model):
         real = self.augmented(real, seeds, f"{use}/real")
         planes = self.augmented(tf.stop_gradient(fake["planes"]), seeds, f"{use}/fake")
         with tf.GradientTape() as tape:
-            on_real = {
-                "planes": real,
-                **self.judged(real, training=True),
-            }  # in batches of their own, for the sake of batch norm
+            # in batches of their own, for the sake of batch norm
+            on_real = {"planes": real, **self.judged(real, training=True)}
             on_fake = {"planes": planes, **self.judged(planes, training=True)}
             losses = {
                 **self.adversarial_losses(on_real, on_fake, seeds, use),
