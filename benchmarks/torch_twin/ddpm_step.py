@@ -119,7 +119,9 @@ class Twin:
         t = torch.randint(1, len(self.alpha_bar) + 1, [len(real)])
         left = self.alpha_bar[t - 1][:, None, None, None]
         noise = torch.randn_like(real)
-        loss = F.mse_loss(self.network(left.sqrt() * real + (1 - left).sqrt() * noise, t), noise)
+        velocity = self.c["network"]["predicts"] == "velocity"
+        target = left.sqrt() * noise - (1 - left).sqrt() * real if velocity else noise
+        loss = F.mse_loss(self.network(left.sqrt() * real + (1 - left).sqrt() * noise, t), target)
         self.optimizer.zero_grad()
         loss.backward()
         self.optimizer.step()
