@@ -16,7 +16,8 @@ from medsynth_tf.ops import diffusion
 
 TINY = {
     "image_size": 16,
-    "network": {"widths": [4, 8], "bottleneck": 8, "attention": []},
+    "network": {"widths": [4, 8], "bottleneck": 8, "attention": [], "predicts": "noise"},
+    "schedule.kind": "paper",
     "schedule.steps": 20,
     "sampling": {"sampler": "ddpm", "steps": None, "few_steps": 5, "clip_start": False},
     "fixed_samples": 2,
